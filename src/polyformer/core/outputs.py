@@ -1,0 +1,164 @@
+"""What models return: named results that also read like a tuple and like a dictionary.
+
+`outputs.logits`, `outputs["logits"]`, `outputs[0]` and `loss, logits = outputs[:2]` all work; what is None is left out of
+the tuple and the dictionary. Field names and order are those of Transformers 4.6.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyformer.parts.state import State
+
+Tensors = tuple[Tensor, ...]
+
+
+class ModelOutput(OrderedDict[str, Any]):
+    """Base of all results. Subclasses are dataclasses; a field is an attribute and, unless None, an entry."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        torch.utils._pytree.register_pytree_node(
+            cls,
+            lambda o: (list(o.values()), list(o.keys())),
+            lambda values, names: cls(**dict(zip(names, values, strict=True))),
+            serialized_type_name=f"polyformer.{cls.__name__}",
+        )
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if value is not None:
+                super().__setitem__(field.name, value)
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if value is not None and name in self.keys():
+            super().__setitem__(name, value)
+        super().__setattr__(name, value)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        super().__setattr__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        raise TypeError(f"a {type(self).__name__} cannot lose a field; make a dict of it first: dict(outputs).")
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (type(self), dict(self.items()))
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """All fields that are not None, in order."""
+        return tuple(self.values())
+
+
+def _rebuild(cls: type[ModelOutput], values: dict[str, Any]) -> ModelOutput:
+    return cls(**values)
+
+
+@dataclass
+class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
+    """What a model without a head gives.
+
+    last_hidden_state: (rows, length, width); zeros at padding where the layers ran on real tokens only.
+    pooler_output: (rows, width), or as wide as the pooling makes it.
+    past_key_values: what a decoder remembers, for its next call.
+    hidden_states: of the embeddings and every layer, each (rows, length, width).
+    attentions, cross_attentions: of every layer, each (rows, heads, queries, keys).
+    """
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor | None = None
+    past_key_values: State | None = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+    cross_attentions: Tensors | None = None
+
+
+@dataclass
+class CausalLMOutputWithCrossAttentions(ModelOutput):
+    """loss (), logits (rows, length, words)."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: State | None = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+    cross_attentions: Tensors | None = None
+
+
+@dataclass
+class MaskedLMOutput(ModelOutput):
+    """loss (), logits (rows, length, words)."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+
+
+@dataclass
+class PreTrainingOutput(ModelOutput):
+    """loss (), prediction_logits (rows, length, words), seq_relationship_logits (rows, 2)."""
+
+    loss: Tensor | None = None
+    prediction_logits: Tensor | None = None
+    seq_relationship_logits: Tensor | None = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+
+
+@dataclass
+class NextSentencePredictorOutput(ModelOutput):
+    """loss (), logits (rows, 2): the second follows the first, or does not."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+
+
+@dataclass
+class SequenceClassifierOutput(ModelOutput):
+    """loss (), logits (rows, labels)."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+
+
+@dataclass
+class MultipleChoiceModelOutput(ModelOutput):
+    """loss (), logits (rows, choices)."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+
+
+@dataclass
+class TokenClassifierOutput(ModelOutput):
+    """loss (), logits (rows, length, labels)."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+
+
+@dataclass
+class QuestionAnsweringModelOutput(ModelOutput):
+    """loss (), start_logits and end_logits (rows, length), at the type's lowest value at padding."""
+
+    loss: Tensor | None = None
+    start_logits: Tensor | None = None
+    end_logits: Tensor | None = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None

@@ -1,0 +1,143 @@
+"""Multi-head attention over one sequence, and from one sequence to another (Vaswani et al. 2017, section 3.2.2)."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from polyformer.parts.attend import attend, attend_packed
+from polyformer.parts.layout import Layout
+from polyformer.parts.state import KV, CrossKV, PreallocatedKV
+from polyformer.parts.taps import Taps
+
+
+class Attention(nn.Module):
+    """Self-attention with query, key and value in one projection.
+
+    Args:
+        width: of the token states.
+        heads: how many; each is width // heads wide.
+        dropout: of the attention weights.
+        positions: a position scheme, called with queries and keys, whose bias is added to the scores.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, positions: nn.Module | None = None) -> None:
+        super().__init__()
+        self.dim, self.heads = width // heads, list(range(heads))
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.positions = positions
+
+    def forward(
+        self,
+        x: Tensor,
+        layout: Layout,
+        memory: KV | PreallocatedKV | None = None,
+        head_mask: Tensor | None = None,
+        taps: Taps | None = None,
+    ) -> Tensor:
+        """x (rows, length, width), or (tokens, width) where the layout is packed -> the same shape."""
+        # (..., 3 * heads * dim) -> (..., 3, heads, dim)
+        q, k, v = self.qkv(x).unflatten(-1, (3, -1, self.dim)).unbind(-3)
+        if layout.packing is not None:
+            y = attend_packed(
+                q, k, v, layout.packing, bias=self.positions, causal=layout.causal, dropout=self.dropout
+            )
+            return self.out(y.flatten(-2))
+        # (rows, length, heads, dim) -> (rows, heads, length, dim)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if memory is not None:
+            k, v = memory.append(k, v)
+        y, weights = attend(
+            q, k, v, bias=self.positions, mask=layout.mask, causal=layout.causal, dropout=self.dropout,
+            head_mask=head_mask, weights=taps is not None and taps.attentions is not None,
+        )  # fmt: skip
+        if taps is not None:
+            taps.saw(weights)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def prune(self, heads: Iterable[int]) -> None:
+        """Remove these heads for good; numbers are those of the unpruned layer, and stay so."""
+        inner = self.out.in_features
+        self.heads, kept = _forget(self.heads, heads, self.dim)
+        self.qkv = _rows(self.qkv, torch.cat([kept, kept + inner, kept + 2 * inner]))
+        self.out = _columns(self.out, kept)
+
+
+class CrossAttention(nn.Module):
+    """Attention from a decoder's tokens to an encoder's states, which are projected once and kept in the state."""
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, source_width: int | None = None) -> None:
+        super().__init__()
+        self.dim, self.heads = width // heads, list(range(heads))
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(source_width or width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        source: Tensor,
+        layout: Layout,
+        memory: CrossKV | None = None,
+        head_mask: Tensor | None = None,
+        taps: Taps | None = None,
+    ) -> Tensor:
+        """x (rows, length, width), source (rows, source length, source width), layout of the source -> as x."""
+        memory = CrossKV() if memory is None else memory
+        if memory.keys is None or memory.values is None:
+            k, v = self.kv(source).unflatten(-1, (2, -1, self.dim)).unbind(-3)
+            memory.keys, memory.values = k.transpose(1, 2), v.transpose(1, 2)
+        q = self.q(x).unflatten(-1, (-1, self.dim)).transpose(1, 2)
+        y, weights = attend(
+            q, memory.keys, memory.values, mask=layout.mask, dropout=self.dropout, head_mask=head_mask,
+            weights=taps is not None and taps.attentions is not None,
+        )  # fmt: skip
+        if taps is not None:
+            taps.saw_across(weights)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def prune(self, heads: Iterable[int]) -> None:
+        """Remove these heads for good; numbers are those of the unpruned layer, and stay so."""
+        inner = self.out.in_features
+        self.heads, kept = _forget(self.heads, heads, self.dim)
+        self.q = _rows(self.q, kept)
+        self.kv = _rows(self.kv, torch.cat([kept, kept + inner]))
+        self.out = _columns(self.out, kept)
+
+
+def per_layer(head_mask: Tensor | None, layers: int) -> list[Tensor | None]:
+    """(heads,) or (layers, heads) -> one (1, heads, 1, 1) a layer, to multiply attention weights with."""
+    if head_mask is None:
+        return [None] * layers
+    rows = head_mask.expand(layers, -1) if head_mask.dim() == 1 else head_mask
+    return [row.view(1, -1, 1, 1) if row.dim() == 1 else row for row in rows]
+
+
+def _forget(present: list[int], gone: Iterable[int], dim: int) -> tuple[list[int], Tensor]:
+    """Heads that stay, and the units of theirs among those of the present heads."""
+    gone = set(gone)
+    kept = [h for h in present if h not in gone]
+    if not kept:
+        raise ValueError("pruning all heads of a layer leaves no attention: keep at least one.")
+    units = torch.arange(len(present) * dim).view(len(present), dim)
+    return kept, units[[present.index(h) for h in kept]].flatten()
+
+
+def _rows(linear: nn.Linear, kept: Tensor) -> nn.Linear:
+    kept = kept.to(linear.weight.device)
+    return _linear(linear.weight.data[kept], None if linear.bias is None else linear.bias.data[kept])
+
+
+def _columns(linear: nn.Linear, kept: Tensor) -> nn.Linear:
+    kept = kept.to(linear.weight.device)
+    return _linear(linear.weight.data[:, kept], None if linear.bias is None else linear.bias.data)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    smaller = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], bias is not None, device=weight.device)
+    smaller.weight = nn.Parameter(weight.clone())
+    smaller.bias = None if bias is None else nn.Parameter(bias.clone())
+    return smaller

@@ -1,0 +1,74 @@
+"""What a model reads: the sum of a token's, its position's and its segment's vectors."""
+
+from torch import Tensor, nn
+
+from polyformer.parts.layout import tracing
+
+
+class Embeddings(nn.Module):
+    """Token, position and segment embeddings, summed, normalised, dropped out (BERT).
+
+    Args:
+        tokens, positions, types: how many of each.
+        width: of the vectors.
+        pad: id whose row starts at zero and gets no gradient.
+    """
+
+    def __init__(
+        self, tokens: int, positions: int, types: int, width: int, norm: nn.Module, dropout: float, pad: int | None = None
+    ) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(tokens, width, padding_idx=pad)
+        self.positions = nn.Embedding(positions, width)
+        self.types = nn.Embedding(types, width)
+        self.norm = norm
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, ids: Tensor | None, types: Tensor | None, positions: Tensor, vectors: Tensor | None) -> Tensor:
+        """ids, types (...) int64, positions broadcastable to them; vectors (..., width) in place of ids -> (..., width)."""
+        x = self.tokens(ids) if vectors is None else vectors
+        x = x + self.positions(positions)
+        x = x + (self.types.weight[0] if types is None else self.types(types))
+        return self.drop(self.norm(x))
+
+
+class UnplacedEmbeddings(Embeddings):
+    """The same without positions, for models whose attention knows them; their table is in the files all the same."""
+
+    def forward(self, ids: Tensor | None, types: Tensor | None, positions: Tensor, vectors: Tensor | None) -> Tensor:
+        x = self.tokens(ids) if vectors is None else vectors
+        x = x + (self.types.weight[0] if types is None else self.types(types))
+        return self.drop(self.norm(x))
+
+
+def batch_shape(ids: Tensor | None, vectors: Tensor | None) -> tuple[int, int]:
+    """(rows, length) of whichever of ids (rows, length) and vectors (rows, length, width) was given."""
+    given = ids if ids is not None else vectors
+    if given is None or (ids is not None and vectors is not None):
+        raise ValueError("give either input_ids or inputs_embeds, one of the two.")
+    wanted = 2 if ids is not None else 3
+    if given.dim() != wanted:
+        name, shape = ("input_ids", "(rows, length)") if ids is not None else ("inputs_embeds", "(rows, length, width)")
+        raise ValueError(f"{name} must have shape {shape}, not {tuple(given.shape)}: one row a sequence.")
+    return given.shape[0], given.shape[1]
+
+
+def check_ids(ids: Tensor | None, limit: int, name: str, remedy: str) -> None:
+    """Raise one clear sentence for an id outside [0, limit).
+
+    Only for ids on the CPU: elsewhere a look at them would make the device wait, and it reports them itself.
+    """
+    if ids is None or tracing() or ids.device.type != "cpu" or not ids.numel():
+        return
+    low, high = (int(v) for v in ids.aminmax())
+    if low < 0 or high >= limit:
+        raise ValueError(f"{name} has {low if low < 0 else high}, but only 0 to {limit - 1} are known: {remedy}.")
+
+
+def check_length(length: int, limit: int) -> None:
+    """Raise one clear sentence for more tokens than there are positions."""
+    if not tracing() and length > limit:
+        raise ValueError(
+            f"a sequence of {length} tokens is too long for this model, which knows {limit} positions: "
+            f"truncate it (truncation=True, max_length={limit}) or cut it into windows."
+        )

@@ -1,0 +1,95 @@
+"""The position-wise feed-forward network (Vaswani et al. 2017, section 3.3), and activation functions by name."""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Activation = Callable[[Tensor], Tensor]
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """The tanh approximation of GELU (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
+    return F.gelu(x, approximate="tanh")
+
+
+def gelu_fast(x: Tensor) -> Tensor:
+    """The same with the constant sqrt(2 / pi) cut to 0.7978845608, as in the checkpoints that name it."""
+    return 0.5 * x * (1.0 + torch.tanh(x * 0.7978845608 * (1.0 + 0.044715 * x * x)))
+
+
+def gelu_10(x: Tensor) -> Tensor:
+    """GELU kept within [-10, 10], for 8-bit use."""
+    return F.gelu(x).clamp(-10, 10)
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x sigmoid(1.702 x)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def gelu_accurate(x: Tensor) -> Tensor:
+    """The tanh approximation with its constant in full."""
+    return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def linear(x: Tensor) -> Tensor:
+    return x
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": F.gelu,
+    "gelu_python": F.gelu,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "gelu_fast": gelu_fast,
+    "gelu_accurate": gelu_accurate,
+    "gelu_10": gelu_10,
+    "quick_gelu": quick_gelu,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "silu": F.silu,
+    "swish": F.silu,
+    "mish": F.mish,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "linear": linear,
+}
+
+
+def activation(name: str | Activation) -> Activation:
+    """The function of this name in config.json; a function is passed through."""
+    if callable(name):
+        return name
+    if name not in ACTIVATIONS:
+        raise ValueError(f"no activation function is called {name!r}; there are {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[name]
+
+
+class FeedForward(nn.Module):
+    """width -> inner -> width, token by token."""
+
+    def __init__(self, width: int, inner: int, act: Activation) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, inner)
+        self.down = nn.Linear(inner, width)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.act(self.up(x)))
+
+
+class ChunkedFeedForward(FeedForward):
+    """The same, `chunk` tokens at a time, so that the inner states of a long text never exist all at once.
+
+    Any length will do (Kitaev et al. 2020, arXiv 2001.04451, section 3).
+    """
+
+    def __init__(self, width: int, inner: int, act: Activation, chunk: int) -> None:
+        super().__init__(width, inner, act)
+        self.chunk = chunk
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([super(ChunkedFeedForward, self).forward(part) for part in x.split(self.chunk, -2)], -2)

@@ -1,0 +1,176 @@
+"""What survives between decoding steps: keys and values already computed.
+
+A forward pass works on a `fork()` of the state it is given and gives that back, so that the one passed in stays as it
+was; nothing is stored on a module.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class KV:
+    """Keys and values of one self-attention, (rows, heads, length, dim), growing by concatenation."""
+
+    keys: Tensor | None = None
+    values: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        return 0 if self.keys is None else self.keys.shape[2]
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the keys and values of new tokens; all of them come back."""
+        self.keys = k if self.keys is None else torch.cat([self.keys, k], 2)
+        self.values = v if self.values is None else torch.cat([self.values, v], 2)
+        return self.keys, self.values
+
+    def reorder(self, rows: Tensor) -> "KV":
+        """Take these rows, as a beam search does; (new rows,) int64."""
+        if self.keys is None or self.values is None:
+            return KV()
+        return KV(self.keys.index_select(0, rows), self.values.index_select(0, rows))
+
+    def fork(self) -> "KV":
+        return KV(self.keys, self.values)
+
+
+@dataclass
+class PreallocatedKV:
+    """The same in two buffers of `capacity` tokens that are written in place: nothing is copied from step to step.
+
+    States forked from one another share the buffers, so only the newest may be appended to.
+    """
+
+    capacity: int
+    buffers: tuple[Tensor, Tensor] | None = None
+    length: int = 0
+
+    @property
+    def keys(self) -> Tensor | None:
+        return None if self.buffers is None else self.buffers[0][:, :, : self.length]
+
+    @property
+    def values(self) -> Tensor | None:
+        return None if self.buffers is None else self.buffers[1][:, :, : self.length]
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the keys and values of new tokens; views of all of them come back."""
+        rows, heads, new, dim = k.shape
+        if self.length + new > self.capacity:
+            raise ValueError(f"{self.length} + {new} tokens do not fit a cache made for {self.capacity}.")
+        if self.buffers is None:
+            self.buffers = (k.new_empty(rows, heads, self.capacity, dim), v.new_empty(rows, heads, self.capacity, dim))
+        for buffer, fresh in zip(self.buffers, (k, v), strict=True):
+            buffer[:, :, self.length : self.length + new] = fresh
+        self.length += new
+        return self.buffers[0][:, :, : self.length], self.buffers[1][:, :, : self.length]
+
+    def reorder(self, rows: Tensor) -> "PreallocatedKV":
+        """Take these rows; only the tokens written so far are moved."""
+        if self.buffers is None:
+            return PreallocatedKV(self.capacity)
+        moved = PreallocatedKV(self.capacity, None, self.length)
+        fresh = []
+        for buffer in self.buffers:
+            taken = buffer.new_empty(len(rows), *buffer.shape[1:])
+            taken[:, :, : self.length] = buffer[:, :, : self.length].index_select(0, rows)
+            fresh.append(taken)
+        moved.buffers = (fresh[0], fresh[1])
+        return moved
+
+    def fork(self) -> "PreallocatedKV":
+        return PreallocatedKV(self.capacity, self.buffers, self.length)
+
+
+@dataclass
+class CrossKV:
+    """Keys and values of the encoder's states, projected once and read at every step."""
+
+    keys: Tensor | None = None
+    values: Tensor | None = None
+
+    def reorder(self, rows: Tensor) -> "CrossKV":
+        if self.keys is None or self.values is None:
+            return CrossKV()
+        return CrossKV(self.keys.index_select(0, rows), self.values.index_select(0, rows))
+
+    def fork(self) -> "CrossKV":
+        return CrossKV(self.keys, self.values)
+
+
+@dataclass
+class LayerState:
+    """What one decoder layer remembers."""
+
+    own: KV | PreallocatedKV = field(default_factory=KV)
+    cross: CrossKV = field(default_factory=CrossKV)
+
+    def reorder(self, rows: Tensor) -> "LayerState":
+        return LayerState(self.own.reorder(rows), self.cross.reorder(rows))
+
+    def fork(self) -> "LayerState":
+        return LayerState(self.own.fork(), self.cross.fork())
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """(keys, values), and the cross-attention's two where there is one."""
+        found = (self.own.keys, self.own.values, self.cross.keys, self.cross.values)
+        return tuple(t for t in found if t is not None)
+
+
+@dataclass
+class State:
+    """What a decoder remembers, layer by layer.
+
+    Reads like the `past_key_values` of Transformers 4: `len(state)` layers, `state[i]` is that layer's tuple of tensors
+    (keys, values[, cross keys, cross values]), each (rows, heads, length, dim).
+    """
+
+    layers: list[LayerState]
+
+    @classmethod
+    def empty(cls, layers: int, capacity: int | None = None) -> "State":
+        """Nothing yet; with `capacity` tokens preallocated where that is given."""
+        if capacity is None:
+            return cls([LayerState() for _ in range(layers)])
+        return cls([LayerState(PreallocatedKV(capacity)) for _ in range(layers)])
+
+    @classmethod
+    def of(cls, past: "Past") -> "State":
+        """A state to continue from, forked; old-style tuples of tensors are understood too."""
+        if isinstance(past, State):
+            return cls([layer.fork() for layer in past.layers])
+        return cls([LayerState(KV(t[0], t[1]), CrossKV(*t[2:4])) for t in past])
+
+    @property
+    def length(self) -> int:
+        """Tokens remembered."""
+        return self.layers[0].own.length
+
+    def reorder(self, rows: Tensor) -> "State":
+        """The state whose row i is row rows[i] of this one; rows (new rows,) int64."""
+        return State([layer.reorder(rows) for layer in self.layers])
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, ...]:
+        return self.layers[i].tensors()
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        return (layer.tensors() for layer in self.layers)
+
+
+Past = State | tuple[tuple[Tensor, ...], ...]
+
+torch.utils._pytree.register_pytree_node(
+    State,
+    lambda s: ([list(layer.tensors()) for layer in s.layers], None),
+    lambda tensors, _: State.of(tuple(tuple(t) for t in tensors)),
+    serialized_type_name="polyformer.State",
+    to_dumpable_context=lambda c: c,
+    from_dumpable_context=lambda c: c,
+)
