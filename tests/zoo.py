@@ -134,17 +134,17 @@ def plain(cases: Iterable[Case] = CASES) -> list[Case]:
 
 
 def make(case: Case, *, dtype: torch.dtype = torch.float64, seed: int = 0, **changes: Any) -> Any:
-    """The model of a case in eval mode, its weights drawn so that outputs are of order one."""
+    """The model of a case in eval mode, its weights drawn so that outputs are of order one (and float32 can hold them)."""
     config = dataclasses.replace(case, config=case.config | changes).configure()
     torch.manual_seed(seed)
-    model = case.model_class(config).to(dtype)
+    model = case.model_class(config)
     with torch.no_grad():
         for name, p in model.named_parameters():
             if p.dim() > 1:
                 p.normal_(std=1.5 * p.shape[-1] ** -0.5)
             else:
                 p.normal_(mean=1.0 if "norm.weight" in name else 0.0, std=0.2)
-    return model.eval()
+    return model.to(dtype).eval()
 
 
 # ---- inputs ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,25 @@
+"""Property 4: a sentence gets the same answer alone, in a batch, and wherever it stands in the batch."""
+
+import torch
+import zoo
+
+LENGTHS = (9, 4, 12, 7, 7)
+ALL = {"output_attentions": True, "output_hidden_states": True}
+
+
+@zoo.each()
+def test_batch_of_one_is_batch_of_n_is_permuted_batch(case):
+    model = zoo.make(case)
+    rows = zoo.sentences(case, LENGTHS)
+    order = [3, 0, 4, 2, 1]
+    with torch.no_grad():
+        for options in ({}, ALL):
+            whole = model(**zoo.without_labels(zoo.batch(rows)), **options)
+            moved = model(**zoo.without_labels(zoo.batch([rows[i] for i in order])), **options)
+            for i, length in enumerate(LENGTHS):
+                alone = model(**zoo.without_labels(zoo.batch([rows[i]], mask=False)), **options)
+                want = zoo.outputs_of_row(alone, 0, length, side="right", choices=case.choices)
+                in_batch = zoo.outputs_of_row(whole, i, length, side="right", choices=case.choices)
+                elsewhere = zoo.outputs_of_row(moved, order.index(i), length, side="right", choices=case.choices)
+                zoo.assert_same(in_batch, want, 1e-9)
+                zoo.assert_same(elsewhere, want, 1e-9)

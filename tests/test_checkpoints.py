@@ -1,0 +1,205 @@
+"""Property 2: checkpoints both ways, bit for bit, under Hugging Face's names; the reference loads what we saved."""
+
+import json
+
+import pytest
+import torch
+import zoo
+from safetensors.torch import load_file, save_file
+from test_parity import flat, inputs_of, reference_config
+
+CLASSES = [c for c in zoo.CASES if c.reference]
+
+
+def reloaded(case, model, folder, **options):
+    model.save_pretrained(folder, **options)
+    return case.model_class.from_pretrained(folder, torch_dtype=model.dtype)
+
+
+def assert_equal_weights(a, b):
+    ours, theirs = a.state_dict(), b.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+@zoo.each()
+@pytest.mark.parametrize("options", [{}, {"safe_serialization": False}, {"max_shard_size": 9000}], ids=str)
+def test_save_and_load(case, options, tmp_path):
+    model = zoo.make(case)
+    again = reloaded(case, model, tmp_path, **options)
+    assert_equal_weights(model, again)
+    assert again.config == model.config
+    assert again.load_report.clean
+    assert not again.load_report.unexpected
+    if "max_shard_size" in options:
+        assert (tmp_path / "model.safetensors.index.json").is_file()
+
+
+@zoo.each(CLASSES)
+def test_the_reference_loads_what_we_saved(case, oracle, tmp_path):
+    model = zoo.make(case)
+    model.save_pretrained(tmp_path, safe_serialization=False)
+    inputs = inputs_of(case, torch.float64)
+    if "QuestionAnswering" in case.cls:
+        config = json.loads((tmp_path / "config.json").read_text())
+        config["id2label"] = {0: "start", 1: "end"}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = oracle.load_dir(case.cls, tmp_path, inputs)
+    assert not loaded.unexpected
+    ignorable = ("position_ids", "predictions.decoder", "distance_embedding")
+    assert not [name for name in loaded.missing if not any(part in name for part in ignorable)]
+    with torch.no_grad():
+        got = flat(model(**inputs))
+    for name in ("logits", "prediction_logits", "pooler_output", "start_logits"):
+        if name in got:
+            real = inputs["attention_mask"].bool()
+            keep = real if got[name].shape[:2] == real.shape else slice(None)
+            torch.testing.assert_close(got[name][keep], loaded.outputs[name][keep], rtol=1e-9, atol=1e-9)
+
+
+@zoo.each(CLASSES)
+def test_we_load_what_the_reference_saved(case, oracle, tmp_path):
+    """Every tensor bit for bit, and none left over but what is known to be of no use."""
+    weights = oracle.init(case.cls, reference_config(case), seed=7)
+    oracle.save_dir(case.cls, reference_config(case), weights, tmp_path)
+    model = case.model_class.from_pretrained(tmp_path)
+    assert model.load_report.clean
+    assert not model.load_report.unexpected
+    back = model.keys.save(model.state_dict(), base=model.is_base)
+    for name, value in back.items():
+        assert torch.equal(value, weights[name]), name
+    lost = weights.keys() - back.keys()
+    assert not [n for n in lost if not n.endswith(("position_ids", "decoder.bias", "crossattention.self.distance_embedding.weight"))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_types(dtype, tmp_path):
+    case = zoo.Case("BertModel", zoo.BERT.tiny)
+    model = zoo.make(case, dtype=dtype)
+    model.save_pretrained(tmp_path)
+    assert case.model_class.from_pretrained(tmp_path).dtype == torch.float32
+    assert_equal_weights(model, case.model_class.from_pretrained(tmp_path, torch_dtype="auto"))
+    assert_equal_weights(model, case.model_class.from_pretrained(tmp_path, torch_dtype=dtype))
+
+
+@zoo.each([c for c in zoo.CASES if not c.name])
+def test_base_and_head_files_serve_each_other(case, tmp_path):
+    """A base model's file, without prefix, under any head; a head's file in the base model."""
+    base = zoo.Case(zoo.BERT.classes[0], zoo.BERT.tiny)
+    base_model = zoo.make(base)
+    base_model.save_pretrained(tmp_path / "base")
+    head = case.model_class.from_pretrained(tmp_path / "base", torch_dtype=torch.float64, num_labels=3)
+    prefix = "" if head.is_base else f"{head.base_model_prefix}."
+    for name, value in head.state_dict().items():
+        if name.startswith(prefix):
+            assert torch.equal(value, base_model.state_dict()[name.removeprefix(prefix)]), name
+    new = [n for n in head.load_report.missing if n.startswith(("embeddings", "encoder", "bert."))]
+    assert not new
+    model = zoo.make(case)
+    model.save_pretrained(tmp_path / "head")
+    alone = base.model_class.from_pretrained(tmp_path / "head", torch_dtype=torch.float64)
+    for name, value in alone.state_dict().items():
+        if not name.startswith("pooler."):
+            assert torch.equal(value, model.base_model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("cls", ["BertForMaskedLM", "BertModel", "BertForSequenceClassification"])
+def test_transformers_5_both_ways(cls, tmp_path):
+    """transformers 5 reads what we save and we read what it saves; same answers."""
+    transformers = pytest.importorskip("transformers", reason="transformers 5 is not installed (extra [test])")
+    case = zoo.Case(cls, zoo.BERT.tiny)
+    model = zoo.make(case, dtype=torch.float32)
+    inputs = zoo.without_labels(inputs_of(case, torch.float32))
+    model.save_pretrained(tmp_path / "ours")
+    theirs = getattr(transformers, cls).from_pretrained(tmp_path / "ours").eval()
+    with torch.no_grad():
+        ours, other = model(**inputs), theirs(**inputs)
+    real = inputs["attention_mask"].bool()
+    key = "last_hidden_state" if cls == "BertModel" else "logits"
+    keep = real if ours[key].dim() == 3 else slice(None)
+    torch.testing.assert_close(ours[key][keep], other[key][keep], rtol=1e-4, atol=1e-4)
+    theirs.save_pretrained(tmp_path / "theirs")
+    again = case.model_class.from_pretrained(tmp_path / "theirs")
+    assert_equal_weights(model, again)
+
+
+def test_load_state_dict_takes_the_names_of_files(tmp_path):
+    """Also where a model is a part of somebody's own module."""
+    case = zoo.Case("BertForMaskedLM", zoo.BERT.tiny)
+    model = zoo.make(case)
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert "cls.predictions.decoder.weight" not in tensors  # tied: once is enough
+    other = zoo.make(case, seed=1)
+    other.load_state_dict(tensors)
+    assert_equal_weights(model, other)
+
+    class Mine(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = zoo.make(case, seed=2)
+
+    mine = Mine()
+    mine.load_state_dict({f"encoder.{name}": value for name, value in tensors.items()})
+    assert_equal_weights(model, mine.encoder)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        other.load_state_dict(tensors | {"bert.embeddings.word_embeddings.weight": torch.zeros(3, 24)})
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        other.load_state_dict(tensors | {"bert.embeddings.no_such.weight": torch.zeros(3)})
+
+
+def test_old_names(tmp_path):
+    """Norms of 2018 are called gamma and beta; a file may lack the base model's prefix; the tied matrix may be alone."""
+    case = zoo.Case("BertForMaskedLM", zoo.BERT.tiny)
+    model = zoo.make(case)
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    old = {
+        n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta").removeprefix("bert."): t
+        for n, t in tensors.items()
+    }
+    old["cls.predictions.decoder.weight"] = old.pop("embeddings.word_embeddings.weight")
+    old["cls.predictions.decoder.bias"] = old.pop("cls.predictions.bias")
+    old["embeddings.position_ids"] = torch.arange(32)[None]
+    save_file(old, tmp_path / "model.safetensors")
+    again = case.model_class.from_pretrained(tmp_path, torch_dtype=torch.float64)
+    assert_equal_weights(model, again)
+    assert again.load_report.clean
+    assert again.load_report.dropped == ["embeddings.position_ids"]
+
+
+def test_a_new_head_comes_from_the_seed_and_is_said_once(tmp_path, caplog):
+    zoo.make(zoo.Case("BertModel", zoo.BERT.tiny)).save_pretrained(tmp_path)
+    cls = zoo.Case("BertForTokenClassification", zoo.BERT.tiny).model_class
+    made = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        caplog.clear()
+        made.append(cls.from_pretrained(tmp_path).classifier.out.weight)
+        assert len(caplog.records) == 1
+        assert "classifier.weight, classifier.bias" in caplog.text
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+    report = cls.from_pretrained(tmp_path).load_report
+    assert report.missing == ["classifier.weight", "classifier.bias"]
+    assert report.unexpected == ["pooler.dense.bias", "pooler.dense.weight"]
+    assert "classifier.weight" in str(report)
+
+
+def test_resized_and_pruned_models_come_back(tmp_path):
+    case = zoo.Case("BertForMaskedLM", zoo.BERT.tiny)
+    model = zoo.make(case)
+    model.resize_token_embeddings(60)
+    model.prune_heads({1: [0, 2]})
+    again = reloaded(case, model, tmp_path)
+    assert_equal_weights(model, again)
+    assert again.config.vocab_size == 60
+    assert again.config.pruned_heads == {1: [0, 2]}
+
+
+def test_key_table_errors_are_found_at_import_time():
+    from polyformer.core.keymap import KeyMap
+
+    with pytest.raises(ValueError, match="same holes"):
+        KeyMap([("a.{i}.{p}", "b.{i}")], prefix="x")

@@ -1,0 +1,113 @@
+"""Property 5: padding never changes an answer, on either side, whatever ids lie under the mask."""
+
+import pytest
+import torch
+import zoo
+
+LENGTHS = (9, 4, 12, 7)
+ALL = {"output_attentions": True, "output_hidden_states": True}
+PADDINGS = {
+    "right": dict(side="right", extra=3),
+    "left": dict(side="left", extra=3),
+    "garbage right": dict(side="right", extra=2, garbage=47),
+    "garbage left": dict(side="left", extra=2, garbage=47),
+}
+
+
+@zoo.each()
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("packable", [True, False], ids=["packed", "padded"])
+def test_outputs(case, padding, packable):
+    model = zoo.make(case)
+    how = PADDINGS[padding]
+    rows = zoo.sentences(case, LENGTHS)
+    model.base_model.packable = packable
+    with torch.no_grad():
+        for options in ({}, ALL):
+            outputs = model(**zoo.without_labels(zoo.batch(rows, **how)), **options)
+            for i, length in enumerate(LENGTHS):
+                alone = model(**zoo.without_labels(zoo.batch([rows[i]], mask=False)), **options)
+                zoo.assert_same(
+                    zoo.outputs_of_row(outputs, i, length, side=how["side"], choices=case.choices),
+                    zoo.outputs_of_row(alone, 0, length, side="right", choices=case.choices),
+                    1e-9,
+                )
+
+
+@zoo.each([c for c in zoo.CASES if c.cls != "BertModel"])
+def test_loss_and_gradients(case):
+    """However a batch is padded, its loss and every gradient are the same."""
+    model = zoo.make(case)
+    rows = zoo.sentences(case, LENGTHS)
+    found = []
+    for how in ({}, *PADDINGS.values()):
+        model.zero_grad()
+        loss = model(**zoo.batch(rows, **how)).loss
+        loss.backward()
+        found.append({"loss": loss.detach()} | {n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    for other in found[1:]:
+        zoo.assert_same(other, found[0], 1e-8)
+
+
+@zoo.each([c for c in zoo.CASES if c.cls in ("BertForTokenClassification", "BertForMaskedLM", "BertLMHeadModel")])
+def test_labels_under_padding_do_not_count(case):
+    model = zoo.make(case)
+    inputs = zoo.batch(zoo.sentences(case, LENGTHS))
+    with torch.no_grad():
+        want = model(**inputs).loss
+        filled = inputs["labels"].where(inputs["attention_mask"].bool(), 1)
+        torch.testing.assert_close(model(**(inputs | {"labels": filled})).loss, want)
+
+
+@pytest.mark.parametrize("kind", ["absolute", "relative_key", "relative_key_query"])
+def test_a_hole_in_the_mask_keeps_its_position(kind):
+    """A token hidden in the middle is as if nobody could attend to it: the others stay where they are."""
+    case = zoo.Case("BertModel", zoo.BERT.tiny | {"position_embedding_type": kind})
+    model = zoo.make(case)
+    ids = torch.randint(1, 47, (2, 9))
+    mask = torch.ones(2, 9, dtype=torch.long)
+    mask[0, 3:5] = 0
+    edges = mask[:, None].expand(2, 9, 9)
+    with torch.no_grad():
+        holed, spelled = model(ids, mask), model(ids, edges)
+        torch.testing.assert_close(
+            holed.last_hidden_state[mask.bool()], spelled.last_hidden_state[mask.bool()], rtol=1e-9, atol=1e-9
+        )
+        garbled = ids.where(mask.bool(), 5)
+        torch.testing.assert_close(model(garbled, mask).pooler_output, holed.pooler_output, rtol=1e-9, atol=1e-9)
+
+
+def test_span_logits_at_padding_never_win():
+    case = zoo.Case("BertForQuestionAnswering", zoo.BERT.tiny)
+    model = zoo.make(case)
+    inputs = zoo.without_labels(zoo.batch(zoo.sentences(case, LENGTHS), extra=5))
+    with torch.no_grad():
+        outputs = model(**inputs)
+    for logits in (outputs.start_logits, outputs.end_logits):
+        assert (logits.softmax(-1)[inputs["attention_mask"] == 0] == 0).all()
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5, 100])
+def test_feed_forward_chunks_take_any_length(chunk):
+    case = zoo.Case("BertModel", zoo.BERT.tiny)
+    whole, chunked = zoo.make(case), zoo.make(case, chunk_size_feed_forward=chunk)
+    inputs = zoo.batch(zoo.sentences(case, LENGTHS))
+    with torch.no_grad():
+        for packable in (True, False):
+            whole.packable = chunked.packable = packable
+            torch.testing.assert_close(chunked(**inputs).pooler_output, whole(**inputs).pooler_output, rtol=1e-9, atol=1e-9)
+
+
+def test_a_row_that_is_all_padding_gives_finite_numbers_and_disturbs_nobody():
+    for pooling in zoo.POOLINGS:
+        case = zoo.Case("BertModel", zoo.BERT.tiny | {"pooling": pooling})
+        model = zoo.make(case)
+        ids = torch.randint(1, 47, (3, 6))
+        mask = torch.tensor([[1, 1, 1, 0, 0, 0], [0] * 6, [1] * 6])
+        for packable in (True, False):
+            model.packable = packable
+            with torch.no_grad():
+                outputs = model(ids, mask)
+                alone = model(ids[2:])
+            assert outputs.pooler_output.isfinite().all()
+            torch.testing.assert_close(outputs.pooler_output[2], alone.pooler_output[0], rtol=1e-9, atol=1e-9)
