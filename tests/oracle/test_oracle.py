@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from oracle import Carry, Oracle, OracleError
+from oracle import Carry, Oracle, OracleError, why_not
+from oracle.build import unsupported
 from oracle.wire import read, write
 
 TINY = {
@@ -165,3 +167,12 @@ def test_values_cross_unchanged(tmp_path: Path) -> None:
     assert (back["c"], back["d"]) == (Carry("mems"), torch.bool)
     with pytest.raises(TypeError, match="object cannot be sent"):
         write({"x": object()}, tmp_path / "y")
+
+
+@pytest.mark.skipif(unsupported() is not None, reason="the first two answers are those of a Python that has it")
+def test_it_says_why_it_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "make oracle" in why_not(tmp_path)
+    (tmp_path / "BUILT.json").write_text('{"recipe": "older", "python": "cpython-311"}')
+    assert "another recipe" in why_not(tmp_path)
+    monkeypatch.setattr("oracle.build.sys", SimpleNamespace(version_info=(3, 13, 1)))
+    assert why_not(tmp_path).endswith("not 3.13")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -99,6 +99,27 @@ class AtomicFiles:
         if name not in self._old and os.path.lexists(target):
             self._old[name] = self._waiting(name)
             os.replace(target, self._old[name])
+
+
+def write_all(
+    folder: str | os.PathLike[str], texts: Mapping[str, str | bytes], stale: Iterable[str] = ()
+) -> list[Path]:
+    """Write these files all at once, the folder made if need be, and remove the stale ones. Gives the paths.
+
+    Errors: CheckpointError when the folder cannot be written; the old files are whole then.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with AtomicFiles(folder) as new:
+            for name, text in texts.items():
+                new.path_for(name).write_bytes(text.encode("utf-8") if isinstance(text, str) else text)
+            new.commit(remove=[name for name in stale if name not in texts])
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise explain(folder, error) from error
+    return [folder / name for name in texts]
 
 
 def _flush(path: Path) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
+from polyformer.core.atomic import write_all
 from polyformer.core.errors import CheckpointError, ConfigError
 
 CONFIG_NAME = "config.json"
@@ -75,10 +76,11 @@ class Config:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.id2label = {int(number): label for number, label in self.id2label.items()}
-        if set(self.label2id.values()) != set(self.id2label):
+        labels = self.id2label or {0: "LABEL_0", 1: "LABEL_1"}  # files may say null
+        self.id2label = {int(number): label for number, label in labels.items()}
+        if set((self.label2id or {}).values()) != set(self.id2label):
             self.label2id = {label: number for number, label in self.id2label.items()}
-        self.pruned_heads = {int(layer): list(heads) for layer, heads in self.pruned_heads.items()}
+        self.pruned_heads = {int(layer): list(heads) for layer, heads in (self.pruned_heads or {}).items()}
         self.check()
 
     def check(self) -> None:
@@ -198,9 +200,7 @@ class Config:
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write config.json into the folder, made if need be."""
-        from polyformer.core.checkpoint import save_checkpoint
-
-        save_checkpoint(Path(folder), {}, extra_files={CONFIG_NAME: self.to_json_string()})
+        write_all(folder, {CONFIG_NAME: self.to_json_string()})
 
     @property
     def suspects(self) -> dict[str, str]:

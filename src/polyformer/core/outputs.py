@@ -53,7 +53,9 @@ class ModelOutput(OrderedDict[str, Any]):
         return _rebuild, (type(self), dict(self.items()))
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """All fields that are not None, in order."""
+        """All fields that are not None, in order; a traced graph gets a state as plain tuples."""
+        if torch.jit.is_tracing():
+            return tuple(tuple(v) if isinstance(v, State) else v for v in self.values())
         return tuple(self.values())
 
 

@@ -16,7 +16,7 @@ from polyformer.core.checkpoint import Checkpoint, open_checkpoint, save_checkpo
 from polyformer.core.config import CONFIG_NAME, Config
 from polyformer.core.errors import CheckpointError
 from polyformer.core.hub import find_weights
-from polyformer.core.keymap import KeyMap, Match, Plan
+from polyformer.core.keymap import KeyMap, Match, Plan, same
 
 logger = logging.getLogger("polyformer")
 
@@ -246,7 +246,8 @@ class PreTrainedModel(nn.Module):
             output_loading_info: also return a dictionary of missing, unexpected and mismatched keys.
             changes: fields of the configuration to set (num_labels=3, pooling="attention", output_attentions=True).
 
-        What the file lacks for the head is initialised from torch's seed and said in one warning; `model.load_report`
+        On a CPU, weights that the model has just as the file does stay in the file until they are used or changed: replace
+        such a file as save_pretrained does, do not write into it. What the file lacks for the head is initialised from torch's seed and said in one warning; `model.load_report`
         has it all.
 
         Raises:
@@ -291,31 +292,30 @@ class PreTrainedModel(nn.Module):
     def _fill(
         self, file: Checkpoint, dtype: torch.dtype, device: torch.device, ignore_mismatched: bool, report: LoadReport
     ) -> None:
-        """Give every parameter memory and read the file straight into it."""
+        """Make the file's memory the parameters', or read the file straight into theirs."""
         plan = self.keys.plan(file.keys(), base=self.is_base)
         owners = _owners(self)
         matches = self._through_ties(plan.matches, owners)
         reads: list[tuple[str, Tensor]] = []
         fresh: list[str] = []
         for name, places in owners.items():
-            shape = _parameter(*places[0]).shape
-            data = torch.empty(shape, dtype=dtype, device=device)
+            match, empty = matches.get(name), _parameter(*places[0])
+            pairs = [] if match is None else list(zip(match.theirs, match.views(empty), strict=True))
+            wrong = [(key, file.shape(key), tuple(view.shape)) for key, view in pairs if file.shape(key) != view.shape]
+            report.mismatched += wrong
+            if match is None or wrong:
+                fresh.append(name)
+            elif (data := _mapped(file, match, dtype, device)) is not None:
+                _replace(places, data)
+                continue
+            data = torch.empty(empty.shape, dtype=dtype, device=device)
             _replace(places, data)
-            match = matches.get(name)
-            if match is None:
-                fresh.append(name)
-                continue
-            pairs = list(zip(match.theirs, match.views(data), strict=True))
-            if wrong := [(key, file.shape(key), tuple(view.shape)) for key, view in pairs if file.shape(key) != view.shape]:
-                report.mismatched += wrong
-                fresh.append(name)
-                continue
-            reads += pairs
+            if match is not None and not wrong:
+                reads += zip(match.theirs, match.views(data), strict=True)
         if report.mismatched and not ignore_mismatched:
             raise _mismatch(type(self).__name__, report)
         self._check_missing([n for n in fresh if n not in matches], owners, plan.incomplete, report)
-        for key, view in reads:
-            file.read(key, view)
+        file.read_many(reads)
         _fill_buffers(self, device)
         self._initialise_new(set(fresh))
         self._account(plan, matches, owners, report)
@@ -491,6 +491,13 @@ def _replace(places: list[tuple[nn.Module, str]], data: Tensor) -> None:
     fresh = nn.Parameter(data, requires_grad=_parameter(*places[0]).requires_grad)
     for module, leaf in places:
         module._parameters[leaf] = fresh
+
+
+def _mapped(file: Checkpoint, match: Match, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    """A parameter that is one tensor of the file as it stands, without a copy."""
+    if match.operation is not same or device.type != "cpu" or file.dtype(match.theirs[0]) != dtype:
+        return None
+    return file.mapped(match.theirs[0])
 
 
 def _fill_buffers(model: nn.Module, device: torch.device) -> None:

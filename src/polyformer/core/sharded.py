@@ -63,6 +63,9 @@ class Sharded(Checkpoint):
     def tensor(self, key: str) -> Tensor:
         return self._shard(key).tensor(key)
 
+    def mapped(self, key: str) -> Tensor | None:
+        return self._shard(key).mapped(key)
+
     def close(self) -> None:
         for shard in self._shards.values():
             shard.close()

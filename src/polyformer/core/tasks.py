@@ -237,6 +237,13 @@ class MaskedLM(WordScores):
 class Writes:
     """What a model that scores the next word can do with it."""
 
+    config: Config
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees earlier ones only, so that their keys can be kept; always-causal models say True."""
+        return self.config.is_decoder or self.config.is_encoder_decoder
+
     def generate(
         self,
         input_ids: Tensor | None = None,

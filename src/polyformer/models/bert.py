@@ -223,6 +223,9 @@ class BertModel(BertPreTrained):
     def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
         """Remove attention heads for good: {layer: heads}, numbered as in the unpruned model; kept in the config."""
         for number, heads in heads_to_prune.items():
+            if wrong := [h for h in heads if not 0 <= h < self.config.num_attention_heads]:
+                last = self.config.num_attention_heads - 1
+                raise ValueError(f"cannot prune heads {wrong} of layer {number}: it has heads 0 to {last}.")
             self.layers[number].attn.prune(heads)
             known = self.config.pruned_heads.get(number, [])
             self.config.pruned_heads[number] = sorted({*known, *heads})

@@ -23,7 +23,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0, positions: nn.Module | None = None) -> None:
         super().__init__()
-        self.dim, self.heads = width // heads, list(range(heads))
+        self.dim, self.heads, self.scale = width // heads, list(range(heads)), (width // heads) ** -0.5
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
@@ -42,7 +42,7 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, -1, self.dim)).unbind(-3)
         if layout.packing is not None:
             y = attend_packed(
-                q, k, v, layout.packing, bias=self.positions, causal=layout.causal, dropout=self.dropout
+                q, k, v, layout.packing, bias=self.positions, causal=layout.causal, scale=self.scale, dropout=self.dropout
             )
             return self.out(y.flatten(-2))
         # (rows, length, heads, dim) -> (rows, heads, length, dim)
@@ -50,7 +50,7 @@ class Attention(nn.Module):
         if memory is not None:
             k, v = memory.append(k, v)
         y, weights = attend(
-            q, k, v, bias=self.positions, mask=layout.mask, causal=layout.causal, dropout=self.dropout,
+            q, k, v, bias=self.positions, mask=layout.mask, causal=layout.causal, scale=self.scale, dropout=self.dropout,
             head_mask=head_mask, weights=taps is not None and taps.attentions is not None,
         )  # fmt: skip
         if taps is not None:
@@ -70,7 +70,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0, source_width: int | None = None) -> None:
         super().__init__()
-        self.dim, self.heads = width // heads, list(range(heads))
+        self.dim, self.heads, self.scale = width // heads, list(range(heads)), (width // heads) ** -0.5
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(source_width or width, 2 * width)
         self.out = nn.Linear(width, width)
@@ -92,7 +92,7 @@ class CrossAttention(nn.Module):
             memory.keys, memory.values = k.transpose(1, 2), v.transpose(1, 2)
         q = self.q(x).unflatten(-1, (-1, self.dim)).transpose(1, 2)
         y, weights = attend(
-            q, memory.keys, memory.values, mask=layout.mask, dropout=self.dropout, head_mask=head_mask,
+            q, memory.keys, memory.values, mask=layout.mask, scale=self.scale, dropout=self.dropout, head_mask=head_mask,
             weights=taps is not None and taps.attentions is not None,
         )  # fmt: skip
         if taps is not None:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from polyformer.parts.layout import tracing
+
 Activation = Callable[[Tensor], Tensor]
 
 
@@ -84,7 +86,8 @@ class FeedForward(nn.Module):
 class ChunkedFeedForward(FeedForward):
     """The same, `chunk` tokens at a time, so that the inner states of a long text never exist all at once.
 
-    Any length will do (Kitaev et al. 2020, arXiv 2001.04451, section 3).
+    Any length will do (Kitaev et al. 2020, arXiv 2001.04451, section 3). A recorded graph, whose length is open, has one
+    chunk.
     """
 
     def __init__(self, width: int, inner: int, act: Activation, chunk: int) -> None:
@@ -92,4 +95,6 @@ class ChunkedFeedForward(FeedForward):
         self.chunk = chunk
 
     def forward(self, x: Tensor) -> Tensor:
+        if tracing():
+            return super().forward(x)
         return torch.cat([super(ChunkedFeedForward, self).forward(part) for part in x.split(self.chunk, -2)], -2)

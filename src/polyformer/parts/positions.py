@@ -14,7 +14,7 @@ class RelativeKey(nn.Module):
 
     def __init__(self, reach: int, dim: int) -> None:
         super().__init__()
-        self.reach = reach
+        self.reach, self.scale = reach, dim**-0.5
         self.distances = nn.Embedding(2 * reach - 1, dim)
 
     def between(self, queries: int, keys: int) -> Tensor:
@@ -27,7 +27,7 @@ class RelativeKey(nn.Module):
     def forward(self, q: Tensor, k: Tensor) -> Tensor:
         """q (batch, heads, Q, dim), k (batch, heads, K, dim) -> bias (batch, heads, Q, K)."""
         e = self.between(q.shape[2], k.shape[2])
-        return torch.einsum("bhqd,qkd->bhqk", q, e) * q.shape[-1] ** -0.5
+        return torch.einsum("bhqd,qkd->bhqk", q, e) * self.scale
 
 
 class RelativeKeyQuery(RelativeKey):
@@ -36,4 +36,4 @@ class RelativeKeyQuery(RelativeKey):
     def forward(self, q: Tensor, k: Tensor) -> Tensor:
         e = self.between(q.shape[2], k.shape[2])
         bias = torch.einsum("bhqd,qkd->bhqk", q, e) + torch.einsum("bhkd,qkd->bhqk", k, e)
-        return bias * q.shape[-1] ** -0.5
+        return bias * self.scale

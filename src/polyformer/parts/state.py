@@ -5,7 +5,7 @@ was; nothing is stored on a module.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -106,8 +106,8 @@ class CrossKV:
 class LayerState:
     """What one decoder layer remembers."""
 
-    own: KV | PreallocatedKV = field(default_factory=KV)
-    cross: CrossKV = field(default_factory=CrossKV)
+    own: KV | PreallocatedKV
+    cross: CrossKV
 
     def reorder(self, rows: Tensor) -> "LayerState":
         return LayerState(self.own.reorder(rows), self.cross.reorder(rows))
@@ -135,8 +135,8 @@ class State:
     def empty(cls, layers: int, capacity: int | None = None) -> "State":
         """Nothing yet; with `capacity` tokens preallocated where that is given."""
         if capacity is None:
-            return cls([LayerState() for _ in range(layers)])
-        return cls([LayerState(PreallocatedKV(capacity)) for _ in range(layers)])
+            return cls([LayerState(KV(), CrossKV()) for _ in range(layers)])
+        return cls([LayerState(PreallocatedKV(capacity), CrossKV()) for _ in range(layers)])
 
     @classmethod
     def of(cls, past: "Past") -> "State":

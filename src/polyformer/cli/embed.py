@@ -1,0 +1,78 @@
+"""`polyformer embed`: a vector for every line of a file."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from polyformer.cli.common import (
+    Clock,
+    Failure,
+    Usage,
+    add_device,
+    add_json,
+    add_model,
+    command,
+    load_encoder,
+    new_file,
+    plural,
+    print_json,
+)
+from polyformer.cli.texts import Texts
+
+EXAMPLES = """\
+  polyformer embed sentences.txt                        writes vectors.npy
+  polyformer embed reviews.jsonl -o reviews.npy         the "text" of every line
+  head -3 sentences.txt | polyformer embed - --json     the vectors as JSON on stdout
+  python -c "import numpy; print(numpy.load('vectors.npy').shape)"
+"""
+MORE = """\
+FILE has a text a line; row i of the result is line i, and an empty line counts too. A name that ends in .jsonl has
+JSON objects with "text". Vectors are float32; their cosine says how much two texts mean the same."""
+
+
+def add(commands: Any) -> None:
+    parser = command(commands, "embed", "Turn texts into vectors.", EXAMPLES, MORE)
+    parser.add_argument("file", metavar="FILE", help="texts, one a line; - is standard input")
+    parser.add_argument("-o", "--output", metavar="FILE.npy", help="where the vectors go; vectors.npy by default")
+    parser.add_argument("--jsonl", action="store_true", help='every line is JSON with "text", whatever the name says')
+    add_model(parser, "all-MiniLM-L6-v2 by default")
+    add_device(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    output = _output(args)
+    texts = Texts(args.file, args.jsonl)
+    encoder, name = load_encoder(args)
+    clock = Clock()
+    if output is None:
+        vectors = encoder.encode(texts)
+    else:
+        import numpy as np
+
+        with new_file(output) as file:
+            vectors = encoder.encode(texts)
+            if not len(vectors):
+                raise Failure(f"{texts.name} has no text.")
+            np.save(file, vectors)
+    if not len(vectors):
+        raise Failure(f"{texts.name} has no text.")
+    count, width = vectors.shape
+    summary = {"model": name, "texts": count, "width": width, "seconds": round(clock.seconds, 3)}
+    if output is None:
+        print_json(summary | {"vectors": vectors.tolist()})
+    elif args.json:
+        print_json(summary | {"output": str(output)})
+    else:
+        rate = f"{count / clock.seconds:,.0f} a second"
+        print(f"{output}: {plural(count, 'vector')} of {width} numbers, {clock.seconds:.1f} s, {rate}.")
+
+
+def _output(args: argparse.Namespace) -> Path | None:
+    """The file to write; None = the vectors go to stdout."""
+    if args.output is None:
+        return None if args.json else Path("vectors.npy")
+    if not args.output.endswith(".npy"):
+        raise Usage(f"the vectors are written in numpy's format, so call the file something.npy, not {args.output!r}.")
+    return Path(args.output)

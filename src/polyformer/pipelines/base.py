@@ -1,0 +1,192 @@
+"""What all pipelines share: inputs of every shape, batches of about as many tokens each, results in the order asked.
+
+A task says three things: which rows (sequences for the model) a text becomes, what the model computes for a batch of
+rows, and what the answer is. The rest is here.
+
+    texts -> prepare -> rows -> sorted, cut into batches -> compute -> back in order -> answer -> results
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import length_hint
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polyformer.core.pretrained import PreTrainedModel
+from polyformer.pipelines.batching import padded, token_batches, windows
+from polyformer.pipelines.loading import device_of, longest_input
+from polyformer.pipelines.progress import Progress
+
+# Tokens of a batch. On a CPU more is slower, as what a layer works on no longer stays in the cache. A GPU wants to be
+# filled.
+CPU_TOKENS = 2048
+GPU_TOKENS = 32768
+
+Columns = Mapping[str, Sequence[Sequence[int]]]  # input_ids and, where a model wants them, token_type_ids: a list a row
+
+
+@dataclass
+class Row:
+    """One sequence for the model, a text or a part of one.
+
+    ids, types: (length,) token ids, special ones included, and segments where they are not all 0.
+    result: what `compute` gave for it.
+    """
+
+    ids: list[int]
+    types: list[int] | None = None
+    result: Any = field(default=None, repr=False)
+
+
+class Pipeline(ABC):
+    """A model, its tokenizer and a task. Call it with a text, a list of texts, or any iterable of them.
+
+    A text gives its answer, a list the list of answers; any other iterable (a generator, a file, a data set) gives an
+    iterator that reads ahead `window` texts and holds no more than those.
+
+    model_task: which class of the architecture is loaded, a key of the registry's TASKS.
+    window: texts held at a time.
+    """
+
+    task: ClassVar[str]
+    model_task: ClassVar[str]
+    window: ClassVar[int] = 256
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any,
+        *,
+        device: torch.device | str | int | None = None,
+        batch_tokens: int | None = None,
+    ) -> None:
+        self.model = (model if device is None else model.to(device_of(device))).eval()
+        self.tokenizer = tokenizer
+        self.batch_tokens = check_budget(batch_tokens) or default_budget(self.device)
+
+    # ---- what a task says ----
+
+    @abstractmethod
+    def prepare(self, texts: Sequence[Any], first: int, options: Mapping[str, Any]) -> list[list[Row]]:
+        """The rows of every text; `first` is the number of the first one among all texts, for messages."""
+
+    @abstractmethod
+    def compute(self, inputs: dict[str, Tensor], rows: Sequence[Row], options: Mapping[str, Any]) -> Sequence[Any]:
+        """Run the model on a batch; one result a row. `inputs` are (rows, length); no mask = no padding."""
+
+    @abstractmethod
+    def answer(self, text: Any, rows: Sequence[Row], options: Mapping[str, Any]) -> Any:
+        """The answer for a text from its rows and their results."""
+
+    # ---- what is the same for all ----
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def run(self, inputs: Any, options: Mapping[str, Any], show_progress: bool | None = None) -> Any:
+        """The answer, the list of answers, or an iterator over them, as the inputs are."""
+        if isinstance(inputs, (list, tuple)):
+            return list(self.stream(inputs, options, show_progress))
+        if isinstance(inputs, str) or not isinstance(inputs, Iterable):
+            return next(self.stream([inputs], options, False))
+        return self.stream(inputs, options, show_progress)
+
+    def stream(
+        self, texts: Iterable[Any], options: Mapping[str, Any], show_progress: bool | None = None
+    ) -> Iterator[Any]:
+        """The answers one by one, in the order of the texts, in bounded memory."""
+        total = length_hint(texts) or None
+        first = 0
+        with Progress(total, "texts", show_progress) as progress:
+            for window in windows(texts, self.window):
+                groups = self.prepare(window, first, options)
+                share = len(window) / max(1, sum(map(len, groups)))
+                for done in self._compute_all([row for group in groups for row in group], options):
+                    progress.advance(done * share)
+                for text, group in zip(window, groups, strict=True):
+                    yield self.answer(text, group, options)
+                first += len(window)
+
+    def _compute_all(self, rows: list[Row], options: Mapping[str, Any]) -> Iterator[int]:
+        """Give every row its result; yields after each batch how many rows it had."""
+        columns: dict[str, list[list[int]]] = {"input_ids": [row.ids for row in rows]}
+        if any(row.types for row in rows):
+            columns["token_type_ids"] = [row.types or [0] * len(row.ids) for row in rows]
+        for numbers, inputs in in_batches(columns, self.batch_tokens, self.device):
+            batch = [rows[i] for i in numbers]
+            with torch.inference_mode():
+                results = self.compute(inputs, batch, options)
+            for row, result in zip(batch, results, strict=True):
+                row.result = result
+            yield len(batch)
+
+    def rows_of(self, texts: Sequence[str], first: int, truncation: bool = False) -> list[Row]:
+        """A row for every text, by the tokenizer.
+
+        Raises:
+            TypeError: not a text. ValueError: more tokens than the model takes, and `truncation` is off.
+        """
+        check_texts(texts, first)
+        limit = longest_input(self.tokenizer, self.model)
+        cut = {"truncation": True, "max_length": limit} if truncation and limit is not None else {}
+        made = self.tokenizer(list(texts), return_attention_mask=False, verbose=False, **cut)
+        ids = made["input_ids"]
+        for number, row in enumerate(ids):
+            if limit is not None and len(row) > limit:
+                raise ValueError(
+                    f"text {first + number} has {len(row)} tokens, and this model takes {limit}: shorten or split it, "
+                    "or pass truncation=True to leave out the rest."
+                )
+        types = made.get("token_type_ids") or [None] * len(ids)
+        return [Row(row, kinds if kinds and any(kinds) else None) for row, kinds in zip(ids, types, strict=True)]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write model and tokenizer into a folder that `pipeline` reads."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({type(self.model).__name__} on {self.device})"
+
+
+def in_batches(columns: Columns, budget: int, device: torch.device) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+    """Cut rows into batches of about `budget` tokens and lay each out for the model.
+
+    Yields the numbers (n,) of a batch's rows and the model's arguments: every column as (n, longest) int64, padded on
+    the right, and attention_mask, (n, longest) bool, where there is padding. Rows without a token are in no batch.
+    """
+    rows = columns["input_ids"]
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    for numbers in token_batches(lengths, budget):
+        sizes = lengths[numbers]
+        inputs: dict[str, Tensor] = {}
+        real: np.ndarray | None = None
+        for name, values in columns.items():
+            table, real = padded([values[i] for i in numbers], sizes)
+            inputs[name] = torch.from_numpy(table).to(device)
+        if real is not None:
+            inputs["attention_mask"] = torch.from_numpy(real).to(device)
+        yield numbers, inputs
+
+
+def default_budget(device: torch.device) -> int:
+    return CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
+
+
+def check_budget(batch_tokens: int | None) -> int | None:
+    if batch_tokens is not None and batch_tokens < 1:
+        raise ValueError(f"batch_tokens is {batch_tokens}: give the number of tokens of a batch, at least 1.")
+    return batch_tokens
+
+
+def check_texts(texts: Iterable[Any], first: int = 0) -> None:
+    """Raise TypeError for what is not a text, with its number."""
+    for number, text in enumerate(texts, first):
+        if not isinstance(text, str):
+            raise TypeError(f"text {number} is a {type(text).__name__}, not a str.")

@@ -1,0 +1,178 @@
+"""BERT's tokenizer: WordPiece over a vocab.txt, one token a line (Devlin et al. 2018, google-research/bert).
+
+Text is cleaned, lower-cased and stripped of accents (uncased vocabularies), split at white space, punctuation and
+around each Chinese character; each word is then cut greedily into the longest pieces the vocabulary has, `##` marking
+those inside a word.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar, Unpack
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from polyformer.core.errors import CheckpointError
+from polyformer.tokenizers import files
+from polyformer.tokenizers.backend import RustBackend, load_json, shared_copy
+from polyformer.tokenizers.base import PreTrainedTokenizer, TokenizerOptions
+from polyformer.tokenizers.special import Token
+
+
+class BertTokenizer(PreTrainedTokenizer):
+    """Text to BERT's ids and back: `[CLS] A [SEP]`, or `[CLS] A [SEP] B [SEP]` with token types 0 and 1.
+
+    vocab_file: a vocab.txt, or tokenizer_file: a tokenizer.json (used if both are given).
+    do_lower_case, tokenize_chinese_chars, strip_accents: None leaves it to tokenizer.json; for a vocab.txt it means
+        True, True, and as do_lower_case.
+    do_basic_tokenize: False splits a vocab.txt's text at white space only, and cleans nothing.
+    never_split: tokens of the vocabulary that are kept whole and as written, between characters that are no letters.
+
+    Raises CheckpointError for a vocabulary that is missing, has a line twice, or lacks [UNK], [CLS] or [SEP].
+    """
+
+    vocab_files_names: ClassVar[Mapping[str, str]] = {"vocab_file": "vocab.txt", "tokenizer_file": files.FAST}
+    model_input_names = ("input_ids", "token_type_ids", "attention_mask")
+
+    def __init__(
+        self,
+        vocab_file: str | PathLike[str] | None = None,
+        do_lower_case: bool | None = None,
+        do_basic_tokenize: bool = True,
+        never_split: Iterable[str] | None = None,
+        unk_token: Token = "[UNK]",
+        sep_token: Token = "[SEP]",
+        pad_token: Token = "[PAD]",
+        cls_token: Token = "[CLS]",
+        mask_token: Token = "[MASK]",
+        tokenize_chinese_chars: bool | None = None,
+        strip_accents: bool | None = None,
+        *,
+        tokenizer_file: str | PathLike[str] | None = None,
+        bos_token: Token | None = None,
+        eos_token: Token | None = None,
+        **options: Unpack[TokenizerOptions],
+    ) -> None:
+        flags = {
+            "lowercase": do_lower_case,
+            "handle_chinese_chars": tokenize_chinese_chars,
+            "strip_accents": strip_accents,
+        }
+        if tokenizer_file is not None:
+            backend = _with_normalizer(load_json(tokenizer_file), flags)
+            _require(backend, tokenizer_file, unk_token=unk_token)
+        elif vocab_file is not None:
+            names = {"unk_token": unk_token, "cls_token": cls_token, "sep_token": sep_token}
+            backend = _from_vocab(vocab_file, flags, names, do_basic_tokenize)
+        else:
+            raise ValueError(
+                "BertTokenizer needs a vocabulary: give vocab_file or tokenizer_file, or use from_pretrained."
+            )
+        kept = [token for token in never_split or () if backend.token_to_id(token) is not None]
+        backend = backend.adding([AddedToken(token, single_word=True, normalized=False) for token in kept])
+        super().__init__(
+            backend,
+            own_options={
+                "do_lower_case": _lowercases(backend) if do_lower_case is None else do_lower_case,
+                "do_basic_tokenize": do_basic_tokenize,
+                "never_split": list(never_split) if never_split is not None else None,
+                "tokenize_chinese_chars": True if tokenize_chinese_chars is None else tokenize_chinese_chars,
+                "strip_accents": strip_accents,
+            },
+            bos_token=bos_token,
+            eos_token=eos_token,
+            unk_token=unk_token,
+            sep_token=sep_token,
+            pad_token=pad_token,
+            cls_token=cls_token,
+            mask_token=mask_token,
+            **options,
+        )
+
+    def vocabulary_files(self) -> dict[str, str | bytes]:
+        """vocab.txt, without added tokens; nothing if the ids have gaps, which its lines cannot express."""
+        vocab = self.backend.vocab(with_added_tokens=False)
+        tokens = sorted(vocab, key=vocab.__getitem__)
+        whole = [vocab[token] for token in tokens] == list(range(len(tokens))) and not any("\n" in t for t in tokens)
+        return {"vocab.txt": "".join(token + "\n" for token in tokens)} if whole else {}
+
+
+def read_vocab(path: str | PathLike[str]) -> dict[str, int]:
+    """Token to id, its line number from 0; CheckpointError for an unreadable file or a token on two lines."""
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError as e:
+        raise CheckpointError(f"There is no vocabulary file {path}: check the path.") from e
+    except (IsADirectoryError, PermissionError) as e:
+        raise CheckpointError(
+            f"{path} cannot be read as a vocab.txt ({e.strerror}): use from_pretrained for a folder."
+        ) from e
+    except UnicodeDecodeError as e:
+        raise CheckpointError(f"{path} is not UTF-8 text ({e}): it is no vocab.txt, or was damaged on the way.") from e
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise CheckpointError(f"{path} is empty: a vocab.txt has one token on each line.")
+    vocab: dict[str, int] = {}
+    for number, token in enumerate(lines):
+        if vocab.setdefault(token, number) != number:
+            raise CheckpointError(
+                f"{path} has the token {token!r} on lines {vocab[token] + 1} and {number + 1}, so that one id would be "
+                "lost: give the second a name of its own, such as [unused_x], to keep the other ids as they are."
+            )
+    return vocab
+
+
+def _from_vocab(
+    path: str | PathLike[str], flags: dict[str, bool | None], specials: dict[str, Token], basic: bool
+) -> RustBackend:
+    vocab = read_vocab(path)
+    for name, token in specials.items():
+        if str(token) not in vocab:
+            raise CheckpointError(
+                f"{path} has no {str(token)!r}, which BERT needs as its {name}: check that it is BERT's vocab.txt, "
+                f"or pass {name}= with the token that plays this part there."
+            )
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=str(specials["unk_token"])))
+    if basic:
+        lower, chinese = flags["lowercase"] is not False, flags["handle_chinese_chars"] is not False
+        tokenizer.normalizer = normalizers.BertNormalizer(
+            clean_text=True, handle_chinese_chars=chinese, strip_accents=flags["strip_accents"], lowercase=lower
+        )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer() if basic else pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    start, end = str(specials["cls_token"]), str(specials["sep_token"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start}:0 $A:0 {end}:0",
+        pair=f"{start}:0 $A:0 {end}:0 $B:1 {end}:1",
+        special_tokens=[(start, vocab[start]), (end, vocab[end])],
+    )
+    return RustBackend(tokenizer)
+
+
+def _with_normalizer(backend: RustBackend, flags: dict[str, bool | None]) -> RustBackend:
+    """The backend with what was asked for explicitly, where tokenizer.json says otherwise."""
+    normalizer = backend.tokenizer.normalizer
+    state = json.loads(normalizer.__getstate__()) if normalizer is not None else {}
+    wanted = {key: value for key, value in flags.items() if value is not None and state.get(key) != value}
+    if state.get("type") != "BertNormalizer" or not wanted:
+        return backend
+    tokenizer = shared_copy(backend.tokenizer)
+    arguments = {key: value for key, value in (state | wanted).items() if key != "type"}
+    tokenizer.normalizer = normalizers.BertNormalizer(**arguments)
+    return RustBackend(tokenizer)
+
+
+def _lowercases(backend: RustBackend) -> bool:
+    return bool(getattr(backend.tokenizer.normalizer, "lowercase", False))
+
+
+def _require(backend: RustBackend, path: Any, **named: Token) -> None:
+    for name, token in named.items():
+        if backend.token_to_id(str(token)) is None:
+            raise CheckpointError(
+                f"{path} has no {str(token)!r}, which was to be the {name}: pass {name}= with the token that plays "
+                "this part there, or use the tokenizer class the file was made for."
+            )

@@ -1,0 +1,128 @@
+"""Property 9: export with dynamic shapes, compile in one graph, trace; each run at another shape than it was made with."""
+
+import pytest
+import torch
+import zoo
+
+GRAPHED = [
+    case
+    for case in zoo.plain()
+    if not case.name or case.cls == "BertModel" or case.name in ("decoder", "relative_key_query")
+]
+MADE, RUN = (7, 5, 7), (11, 6, 3, 11)
+
+
+def two_batches(case):
+    made, run = (zoo.without_labels(zoo.batch(zoo.sentences(case, lengths), extra=1)) for lengths in (MADE, RUN))
+    return made, run
+
+
+def same(case, got, want, inputs):
+    real = inputs["attention_mask"].bool()
+    assert len(got) == len(want)
+    for a, b in zip(got, want, strict=True):
+        keep = real if a.shape[: real.dim()] == real.shape else slice(None)
+        torch.testing.assert_close(a[keep], b[keep], rtol=1e-9, atol=1e-9)
+
+
+def tensors(outputs):
+    return [v for v in outputs.values() if isinstance(v, torch.Tensor)]
+
+
+def padded(model, inputs):
+    """What the model says on the path that a graph records."""
+    with torch.no_grad():
+        return tensors(model(**inputs, **({"use_cache": False} if model.config.is_decoder else {})))
+
+
+@zoo.each(GRAPHED)
+def test_export(case):
+    model = zoo.make(case)
+    made, run = two_batches(case)
+    auto = torch.export.Dim.AUTO
+    shapes = {name: dict.fromkeys(range(value.dim()), auto) for name, value in made.items()}
+    if case.choices:
+        shapes = {name: {0: auto, 1: torch.export.Dim.STATIC, 2: auto} for name in made}
+    options = {"use_cache": False} if "use_cache" in case.arguments and case.causal else {}
+    program = torch.export.export(
+        model, (), made | options, dynamic_shapes=shapes | dict.fromkeys(options), strict=False
+    )
+    with torch.no_grad():
+        outputs = program.module()(**run, **options)
+    assert type(outputs) is type(model(**run))
+    same(case, tensors(outputs), padded(model, run), run)
+
+
+@zoo.each(GRAPHED)
+def test_compile(case):
+    torch._dynamo.reset()
+    model = zoo.make(case)
+    made, run = two_batches(case)
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
+    with torch.no_grad():
+        for inputs in (made, run):
+            same(case, tensors(compiled(**inputs)), tensors(model(**inputs)), inputs)
+
+
+@zoo.each(GRAPHED)
+def test_trace(case):
+    model = zoo.make(case, torchscript=True, **({"use_cache": False} if case.causal else {}))
+    made, run = two_batches(case)
+    names = [name for name in case.arguments if name in made]
+    with torch.no_grad():
+        traced = torch.jit.trace(model, tuple(made[name] for name in names), check_trace=False)
+        got = traced(*(run[name] for name in names))
+    got = [t for t in (got if isinstance(got, tuple) else (got,)) if isinstance(t, torch.Tensor)]
+    same(case, got, padded(model, run | {"return_dict": True}), run)
+
+
+def test_compile_with_everything_asked_for():
+    torch._dynamo.reset()
+    case = zoo.Case("BertForSequenceClassification", zoo.BERT.tiny)
+    model = zoo.make(case)
+    made, run = two_batches(case)
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
+    ask = {"output_attentions": True, "output_hidden_states": True}
+    with torch.no_grad():
+        for inputs in (made, run):
+            got, want = compiled(**inputs, **ask), model(**inputs, **ask)
+            assert got.keys() == want.keys()
+            same(case, got.hidden_states, want.hidden_states, inputs)
+
+
+def test_compiled_training_step():
+    torch._dynamo.reset()
+    case = zoo.Case("BertForMaskedLM", zoo.BERT.tiny)
+    model = zoo.make(case)
+    inputs = zoo.batch(zoo.sentences(case, MADE))
+    want = torch.autograd.grad(model(**inputs).loss, model.lm.dense.weight)[0]
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+    got = torch.autograd.grad(compiled(**inputs).loss, model.lm.dense.weight)[0]
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+
+
+def test_state_crosses_a_graph():
+    """A decoder's cache is a pytree: it goes into a compiled model and comes out."""
+    torch._dynamo.reset()
+    case = zoo.Case("BertLMHeadModel", zoo.BERT.tiny | {"is_decoder": True})
+    model = zoo.make(case)
+    ids = torch.randint(1, 47, (2, 8))
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
+    with torch.no_grad():
+        first = compiled(ids[:, :5], use_cache=True)
+        second = compiled(ids[:, 5:], past_key_values=first.past_key_values, use_cache=True)
+        torch.testing.assert_close(second.logits, model(ids, use_cache=False).logits[:, 5:], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("what", ["mask", "no mask"])
+def test_nothing_is_stored_on_a_module(what):
+    case = zoo.Case("BertForMaskedLM", zoo.BERT.tiny)
+    model = zoo.make(case)
+
+    def snapshot():
+        return {f"{n}.{k}": id(v) for n, m in model.named_modules() for k, v in vars(m).items()}
+
+    before = snapshot()
+    inputs = zoo.batch(zoo.sentences(case, RUN), mask=True)
+    model(**(inputs if what == "mask" else {"input_ids": inputs["input_ids"]}))
+    assert snapshot() == before

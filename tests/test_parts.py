@@ -1,0 +1,264 @@
+"""Parts against dense definitions written out by hand, with loops where loops are the definition."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from polyformer.parts import losses
+from polyformer.parts.attend import attend
+from polyformer.parts.attention import Attention, CrossAttention
+from polyformer.parts.feedforward import ACTIVATIONS, ChunkedFeedForward, FeedForward
+from polyformer.parts.layout import Layout
+from polyformer.parts.pooling import POOLINGS, pooling
+from polyformer.parts.positions import RelativeKey, RelativeKeyQuery
+
+F64 = torch.float64
+
+
+def dense_attention(q, k, v, bias, mask, scale):
+    """softmax over what may be seen, one query at a time."""
+    out = torch.zeros(*q.shape[:-1], v.shape[-1], dtype=q.dtype)
+    weights = torch.zeros(*q.shape[:-1], k.shape[-2], dtype=q.dtype)
+    for b in range(q.shape[0]):
+        for h in range(q.shape[1]):
+            for i in range(q.shape[2]):
+                seen = [j for j in range(k.shape[2]) if mask is None or mask[b, h, i, j]]
+                if not seen:
+                    continue
+                scores = torch.stack([q[b, h, i] @ k[b, h, j] * scale for j in seen])
+                if bias is not None:
+                    scores = scores + bias[b, h, i, seen]
+                p = scores.exp() / scores.exp().sum()
+                weights[b, h, i, seen] = p
+                out[b, h, i] = p @ v[b, h, seen]
+    return out, weights
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_attend(biased, masked, scale):
+    q, k, v = torch.randn(2, 3, 4, 5, dtype=F64), torch.randn(2, 3, 6, 5, dtype=F64), torch.randn(2, 3, 6, 5, dtype=F64)
+    bias = torch.randn(2, 3, 4, 6, dtype=F64) if biased else None
+    mask = torch.rand(2, 3, 4, 6) > 0.4 if masked else None
+    if masked:
+        mask[0, 1, 2] = False  # a query with nothing to see
+        mask[1] = False
+    want, weights = dense_attention(q, k, v, bias, mask, 5**-0.5 if scale is None else scale)
+    fast, none = attend(q, k, v, bias=bias, mask=mask, scale=scale)
+    slow, p = attend(q, k, v, bias=bias, mask=mask, scale=scale, weights=True)
+    called, _ = attend(q, k, v, bias=(lambda q, k: bias) if biased else None, mask=mask, scale=scale)
+    assert none is None
+    for got in (fast, slow, called):
+        torch.testing.assert_close(got, want)
+    torch.testing.assert_close(p, weights)
+
+
+@pytest.mark.parametrize("weights", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_query_with_nothing_to_see_gets_zeros_and_no_nan_gradient(weights, biased):
+    q, k, v = (torch.randn(1, 1, 3, 4, dtype=F64, requires_grad=True) for _ in range(3))
+    mask = torch.tensor([[[[True, True, False], [False, False, False], [False, True, True]]]])
+    bias = torch.randn(1, 1, 3, 3, dtype=F64) if biased else None
+    y, _ = attend(q, k, v, mask=mask, bias=bias, weights=weights)
+    assert (y[0, 0, 1] == 0).all()
+    y.sum().backward()
+    for t in (q, k, v):
+        assert t.grad.isfinite().all()
+    assert (q.grad[0, 0, 1] == 0).all()
+
+
+def test_causal_and_head_mask():
+    q, k, v = torch.randn(3, 2, 2, 5, 4, dtype=F64)
+    tril = torch.ones(5, 5, dtype=torch.bool).tril().expand(2, 2, 5, 5)
+    want, weights = dense_attention(q, k, v, None, tril, 0.5)
+    torch.testing.assert_close(attend(q, k, v, causal=True)[0], want)
+    torch.testing.assert_close(attend(q, k, v, causal=True, weights=True)[1], weights)
+    bias = torch.randn(2, 2, 5, 5, dtype=F64)
+    torch.testing.assert_close(
+        attend(q, k, v, causal=True, bias=bias)[0], dense_attention(q, k, v, bias, tril, 0.5)[0]
+    )
+    factor = torch.tensor([0.0, 2.0], dtype=F64).view(1, 2, 1, 1)
+    torch.testing.assert_close(attend(q, k, v, causal=True, head_mask=factor)[0], want * factor)
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_attention_dropout_is_off_unless_training(weights):
+    q, k, v = torch.randn(3, 2, 2, 5, 4)
+    drop = nn.Dropout(0.5)
+    drop.eval()
+    assert torch.equal(attend(q, k, v, dropout=drop, weights=weights)[0], attend(q, k, v, weights=weights)[0])
+    drop.train()
+    mean = torch.stack([attend(q, k, v, dropout=drop, weights=weights)[0] for _ in range(3000)]).mean(0)
+    torch.testing.assert_close(mean, attend(q, k, v)[0], atol=0.12, rtol=0)  # unbiased: four standard errors
+
+
+@pytest.mark.parametrize("scheme", [RelativeKey, RelativeKeyQuery])
+@pytest.mark.parametrize("queries", [6, 2])
+def test_relative_positions(scheme, queries):
+    """q_i . e(i - j) [+ k_j . e(i - j)], scaled; the last query stands at the last key."""
+    positions = scheme(9, 4).double()
+    q, k = torch.randn(1, 2, queries, 4, dtype=F64), torch.randn(1, 2, 6, 4, dtype=F64)
+    got = positions(q, k)
+    for h in range(2):
+        for i in range(queries):
+            for j in range(6):
+                e = positions.distances.weight[(6 - queries + i) - j + 8]
+                want = q[0, h, i] @ e + (k[0, h, j] @ e if scheme is RelativeKeyQuery else 0)
+                torch.testing.assert_close(got[0, h, i, j], want / 2)
+
+
+def test_attention_is_the_textbook_s():
+    attn = Attention(12, 3).double().eval()
+    x = torch.randn(2, 5, 12, dtype=F64)
+    w, b = attn.qkv.weight.chunk(3), attn.qkv.bias.chunk(3)
+    heads = [F.linear(x, w[i], b[i]).view(2, 5, 3, 4).transpose(1, 2) for i in range(3)]
+    want, _ = dense_attention(*heads, None, None, 0.5)
+    layout = Layout.of((2, 5), None, x.device)
+    torch.testing.assert_close(attn(x, layout), attn.out(want.transpose(1, 2).flatten(2)))
+
+
+def test_pruning_a_head_is_zeroing_its_output():
+    for attn, args in (
+        (Attention(12, 3).double().eval(), ()),
+        (CrossAttention(12, 3).double().eval(), (torch.randn(2, 4, 12, dtype=F64),)),
+    ):
+        x = torch.randn(2, 5, 12, dtype=F64)
+        layout = Layout.of((2, 5), None, x.device)
+        args = (*args, layout) if args else (layout,)
+        keep = torch.tensor([1.0, 0.0, 1.0], dtype=F64).view(1, 3, 1, 1)
+        want = attn(x, *args, head_mask=keep)
+        attn.prune([1])
+        torch.testing.assert_close(attn(x, *args), want)
+        attn.prune([1, 2])  # 1 is gone already; 2 keeps its number
+        assert attn.heads == [0]
+        with pytest.raises(ValueError, match="keep at least one"):
+            attn.prune([0])
+
+
+def test_activations():
+    x = torch.linspace(-12, 12, 97, dtype=F64)
+    phi = 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+    by_hand = {
+        "gelu": x * phi,
+        "gelu_10": (x * phi).clamp(-10, 10),
+        "gelu_new": 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+        "gelu_fast": 0.5 * x * (1 + torch.tanh(0.7978845608 * (x + 0.044715 * x**3))),
+        "quick_gelu": x / (1 + torch.exp(-1.702 * x)),
+        "relu": x.clamp(min=0),
+        "silu": x / (1 + torch.exp(-x)),
+        "mish": x * torch.tanh(torch.log1p(torch.exp(x))),
+        "linear": x,
+    }
+    for name, want in by_hand.items():
+        torch.testing.assert_close(ACTIVATIONS[name](x), want, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 50])
+def test_chunked_feed_forward(chunk):
+    torch.manual_seed(1)
+    whole, chunked = FeedForward(6, 10, F.gelu).double(), ChunkedFeedForward(6, 10, F.gelu, chunk).double()
+    chunked.load_state_dict(whole.state_dict())
+    for shape in ((2, 7, 6), (11, 6)):
+        x = torch.randn(shape, dtype=F64)
+        torch.testing.assert_close(chunked(x), whole(x))
+
+
+# ---- poolings --------------------------------------------------------------------------------------------------------
+
+
+def pooled_by_hand(name, module, states, real, layers):
+    """Each formula for one row, on its real tokens only."""
+    rows = []
+    for b in range(states.shape[0]):
+        own = [states[b, t] for t in range(states.shape[1]) if real[b, t]]
+        first = [next(layer[b, t] for t in range(states.shape[1]) if real[b, t]) for layer in layers]
+        n = len(own)
+        if name == "cls":
+            row = torch.tanh(module.dense.weight @ own[0] + module.dense.bias)
+        elif name == "attention":
+            query = module.query.weight @ sum(own) + module.query.bias
+            p = torch.stack([query @ h / math.sqrt(len(query)) for h in own]).softmax(0)
+            row = sum(p[i] * own[i] for i in range(n))
+        elif name == "mean":
+            row = sum(own) / n
+        elif name == "mean_sqrt":
+            row = sum(own) / math.sqrt(n)
+        elif name == "max":
+            row = torch.stack(own).max(0).values
+        elif name == "last":
+            row = own[-1]
+        elif name == "last4_cls":
+            row = torch.cat(first[-4:])
+        else:
+            share = module.layer_weights.softmax(0)
+            row = sum(
+                share[i] * sum(layer[b, t] for t in range(states.shape[1]) if real[b, t]) / n
+                for i, layer in enumerate(layers)
+            )
+        rows.append(row)
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_poolings(name):
+    layers = [torch.randn(4, 6, 8, dtype=F64) for _ in range(5)]
+    module = pooling(name, 8, 4).double()
+    if name == "weighted_layers":
+        nn.init.normal_(module.layer_weights)
+    real = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0], [0, 0, 0, 1, 1, 1], [0, 1, 1, 0, 1, 0]]).bool()
+    want = pooled_by_hand(name, module, layers[-1], real, layers)
+    got = module(layers[-1], real, layers)
+    assert got.shape == (4, module.out_width)
+    torch.testing.assert_close(got, want)
+    whole = module(layers[-1], None, layers)
+    torch.testing.assert_close(whole, module(layers[-1], torch.ones(4, 6).bool(), layers))
+
+
+# ---- losses ----------------------------------------------------------------------------------------------------------
+
+
+def nll(logits, label):
+    return torch.logsumexp(logits, 0) - logits[label]
+
+
+def test_token_losses_by_hand():
+    logits = torch.randn(2, 4, 5, dtype=F64)
+    labels = torch.tensor([[1, -100, 3, 0], [4, 2, 2, 2]])
+    real = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]).bool()
+    counted = [(0, 0), (0, 2), (0, 3), (1, 0), (1, 1)]
+    want = sum(nll(logits[b, t], labels[b, t]) for b, t in counted) / len(counted)
+    torch.testing.assert_close(losses.token_loss(logits, labels, real), want)
+    shifted = [(0, 1), (0, 2), (1, 0)]  # t predicts t + 1, where that is a real token with a label
+    want = sum(nll(logits[b, t], labels[b, t + 1]) for b, t in shifted) / len(shifted)
+    torch.testing.assert_close(losses.next_token_loss(logits, labels, real), want)
+
+
+def test_span_loss_by_hand():
+    start, end = torch.randn(2, 3, 4, dtype=F64)
+    starts, ends = torch.tensor([0, 3, 4]), torch.tensor([[1], [9], [2]])  # 4 and 9 were cut off
+    want = (nll(start[0], 0) + nll(start[1], 3)) / 2 + (nll(end[0], 1) + nll(end[2], 2)) / 2
+    torch.testing.assert_close(losses.span_loss(start, end, starts, ends), want / 2)
+
+
+def test_sequence_losses_by_hand():
+    logits = torch.randn(3, 2, dtype=F64)
+    labels = torch.tensor([1, 0, 1])
+    want = sum(nll(logits[i], labels[i]) for i in range(3)) / 3
+    torch.testing.assert_close(losses.sequence_loss(logits, labels, None), want)
+    many = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
+    p = torch.sigmoid(logits)
+    want = -(many * p.log() + (1 - many) * (1 - p).log()).mean()
+    torch.testing.assert_close(losses.sequence_loss(logits, many, None), want)
+    torch.testing.assert_close(losses.sequence_loss(logits, many.long(), "multi_label_classification"), want)
+    one, target = torch.randn(3, 1, dtype=F64), torch.randn(3)
+    want = sum((one[i, 0] - target[i]) ** 2 for i in range(3)) / 3
+    torch.testing.assert_close(losses.sequence_loss(one, target, None), want)
+    torch.testing.assert_close(losses.sequence_loss(one, target[:, None], "regression"), want)
+    with pytest.raises(ValueError, match="problem_type is 'ranking'"):
+        losses.sequence_loss(logits, many, "ranking")
+    with pytest.raises(ValueError, match=r"regression with 2 outputs wants \(3, 2\)"):
+        losses.sequence_loss(logits, target, "regression")
