@@ -1,6 +1,7 @@
 """Property 4: a sentence gets the same answer alone, in a batch, and wherever it stands in the batch."""
 
 import torch
+
 import zoo
 
 LENGTHS = (9, 4, 12, 7, 7)

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-import zoo
 
+import zoo
 from polyformer.parts.state import KV, PreallocatedKV, State
 
 DECODERS = [c for c in zoo.CASES if c.causal]

@@ -1,7 +1,8 @@
-"""Property 9: export with dynamic shapes, compile in one graph, trace; each run at another shape than it was made with."""
+"""Property 9: export with dynamic shapes, compile in one graph, trace; each run at a shape it was not made with."""
 
 import pytest
 import torch
+
 import zoo
 
 GRAPHED = [

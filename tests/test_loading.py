@@ -1,14 +1,14 @@
-"""DESIGN section 6: what fails says so in one sentence with the remedy, executes nothing and leaves nothing half-done."""
+"""What fails says so in one sentence with the remedy, executes nothing and leaves nothing half-done."""
 
 import json
 import pickle
 
 import pytest
 import torch
-import zoo
 from safetensors.torch import load_file, save_file
 
 import polyformer
+import zoo
 from polyformer.core.errors import CheckpointError
 
 CASE = zoo.Case("BertForMaskedLM", zoo.BERT.tiny)
@@ -38,7 +38,7 @@ def change(folder, edit):
 
 def test_missing_weights_of_the_base_model_are_named(folder):
     change(folder, lambda t: t.pop("bert.encoder.layer.1.output.dense.weight"))
-    refused(folder, r"lacks 1 weights .*cannot do without: bert\.encoder\.layer\.1\.output\.dense\.weight\. .*incomplete")
+    refused(folder, r"lacks 1 weights .* without: bert\.encoder\.layer\.1\.output\.dense\.weight\. .*incomplete")
 
 
 def test_a_part_of_a_fused_weight_is_missing(folder):

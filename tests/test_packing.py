@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-import zoo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import zoo
 from polyformer.parts.layout import Layout, Packing
 
 LENGTHS = (9, 4, 12, 7, 4)
@@ -18,7 +18,7 @@ def answer(model, inputs, **options):
     loss = outputs.get("loss")
     if loss is None:  # of the real tokens, since zeros stand at padding in one and not in the other
         real = inputs["attention_mask"].bool()
-        loss = outputs[0][real].square().sum() + (outputs.pooler_output.sum() if outputs.get("pooler_output") is not None else 0)
+        loss = outputs[0][real].square().sum() + sum(t.sum() for t in (outputs.get("pooler_output"),) if t is not None)
     loss.backward()
     return result, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 import zoo
 
 LENGTHS = (9, 4, 12, 7)
@@ -95,7 +96,9 @@ def test_feed_forward_chunks_take_any_length(chunk):
     with torch.no_grad():
         for packable in (True, False):
             whole.packable = chunked.packable = packable
-            torch.testing.assert_close(chunked(**inputs).pooler_output, whole(**inputs).pooler_output, rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(
+                chunked(**inputs).pooler_output, whole(**inputs).pooler_output, rtol=1e-9, atol=1e-9
+            )
 
 
 def test_a_row_that_is_all_padding_gives_finite_numbers_and_disturbs_nobody():

@@ -78,9 +78,7 @@ def test_causal_and_head_mask():
     torch.testing.assert_close(attend(q, k, v, causal=True)[0], want)
     torch.testing.assert_close(attend(q, k, v, causal=True, weights=True)[1], weights)
     bias = torch.randn(2, 2, 5, 5, dtype=F64)
-    torch.testing.assert_close(
-        attend(q, k, v, causal=True, bias=bias)[0], dense_attention(q, k, v, bias, tril, 0.5)[0]
-    )
+    torch.testing.assert_close(attend(q, k, v, causal=True, bias=bias)[0], dense_attention(q, k, v, bias, tril, 0.5)[0])
     factor = torch.tensor([0.0, 2.0], dtype=F64).view(1, 2, 1, 1)
     torch.testing.assert_close(attend(q, k, v, causal=True, head_mask=factor)[0], want * factor)
 

@@ -4,6 +4,7 @@ import copy
 import pickle
 
 import torch
+
 import zoo
 
 DROPOUT = {"hidden_dropout_prob": 0.4, "attention_probs_dropout_prob": 0.4}

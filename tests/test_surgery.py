@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-import zoo
 
 import polyformer
+import zoo
 
 TINY = zoo.BERT.tiny
 
@@ -140,7 +140,8 @@ def test_arguments_by_position():
     model = zoo.make(zoo.Case("BertForTokenClassification", TINY))
     inputs = zoo.batch(zoo.sentences(zoo.Case("BertForTokenClassification", TINY), (6, 4)))
     by_name = model(**inputs)
-    by_place = model(inputs["input_ids"], inputs["attention_mask"], inputs["token_type_ids"], None, None, None, inputs["labels"])
+    ids, mask, types, labels = (inputs[n] for n in ("input_ids", "attention_mask", "token_type_ids", "labels"))
+    by_place = model(ids, mask, types, None, None, None, labels)
     assert torch.equal(by_name.loss, by_place.loss)
     with pytest.raises(TypeError, match="twice"):
         model(inputs["input_ids"], input_ids=inputs["input_ids"])

@@ -1,7 +1,7 @@
 """The registry of tiny models that every property is tested over. A new architecture adds one `Family`.
 
-A `Case` is a class with a configuration. `make` builds it with weights that give outputs of order one, `sentences` draws
-inputs of different lengths, `batch` puts them side by side with padding wherever a test wants it.
+A `Case` is a class with a configuration. `make` builds it with weights that give outputs of order one, `sentences`
+draws inputs of different lengths, `batch` puts them side by side with padding wherever a test wants it.
 """
 
 from __future__ import annotations
@@ -94,10 +94,17 @@ BERT = Family(
         "BertForSequenceClassification BertForMultipleChoice BertForTokenClassification BertForQuestionAnswering"
     ).split(),
     tiny=dict(
-        vocab_size=47, hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=40,
-        max_position_embeddings=32, type_vocab_size=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        vocab_size=47,
+        hidden_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        intermediate_size=40,
+        max_position_embeddings=32,
+        type_vocab_size=2,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
         num_labels=3,
-    ),  # fmt: skip
+    ),
     variants={
         "relative_key": ({"position_embedding_type": "relative_key"}, ("BertModel", "BertForMaskedLM")),
         "relative_key_query": ({"position_embedding_type": "relative_key_query"}, ("BertModel", "BertLMHeadModel")),
@@ -134,7 +141,7 @@ def plain(cases: Iterable[Case] = CASES) -> list[Case]:
 
 
 def make(case: Case, *, dtype: torch.dtype = torch.float64, seed: int = 0, **changes: Any) -> Any:
-    """The model of a case in eval mode, its weights drawn so that outputs are of order one (and float32 can hold them)."""
+    """The model of a case in eval mode; weights that float32 can hold, drawn so that outputs are of order one."""
     config = dataclasses.replace(case, config=case.config | changes).configure()
     torch.manual_seed(seed)
     model = case.model_class(config)
@@ -161,7 +168,8 @@ def sentences(case: Case, lengths: Iterable[int], seed: int = 1) -> list[Row]:
     rows = []
     for length in lengths:
         row: Row = {"input_ids": integers(c["vocab_size"] - 1, length) + 1}
-        row["token_type_ids"] = (torch.arange(length) > length // 2).long() if "token_type_ids" in case.arguments else None
+        if "token_type_ids" in case.arguments:
+            row["token_type_ids"] = (torch.arange(length) > length // 2).long()
         if case.choices:  # (choices, length)
             row = {name: value.repeat(CHOICES, 1) for name, value in row.items()}
             row["input_ids"] = integers(c["vocab_size"] - 1, CHOICES, length) + 1

@@ -32,7 +32,7 @@ _ALIASES = {  # another name for the same class
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__all__ = sorted([*_HOME, *_ALIASES])  # noqa: PLE0605
+__all__ = sorted([*_HOME, *_ALIASES])
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ import ast
 import os
 import random
 import sysconfig
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -117,7 +118,7 @@ class Index:
 
 
 def compare_padding(
-    encoder: SentenceEncoder, texts: Sequence[str], *, rows: int = 32, most: int = 128, repeats: int = 2
+    encoder: SentenceEncoder, texts: Sequence[str], *, rows: int = 32, most: int = 96, repeats: int = 2
 ) -> dict[str, Any]:
     """Passages a second of the same model on the same texts, computed three ways, ids to vectors.
 
@@ -181,7 +182,7 @@ def _padding(ids: list[list[int]], rows: int) -> float:
 
 # ---- the map ---------------------------------------------------------------------------------------------------------
 
-COLOURED = 10  # packages
+COLOURED = 9  # packages: as many as tab10 has colours without its grey
 
 
 def plane(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -208,6 +209,8 @@ def draw_map(
     ax = figure.add_subplot()
     _draw_passages(ax, dots, packages)
     _draw_questions(ax, stars, questions)
+    _label_packages(ax, dots, packages, stars)
+    _draw_legends(ax)
     ax.set_title(f"{len(passages):,} docstrings of the Python standard library, by meaning", fontsize=14, loc="left")
     ax.set_xlabel("first principal component of the sentence vectors")
     ax.set_ylabel("second")
@@ -218,30 +221,27 @@ def draw_map(
         files.commit()
 
 
+def _largest(packages: np.ndarray) -> list[str]:
+    return [name for name, _ in Counter(packages.tolist()).most_common(COLOURED)]
+
+
 def _draw_passages(ax: Any, dots: np.ndarray, packages: np.ndarray) -> None:
     import matplotlib
 
-    colours = matplotlib.colormaps["tab10"](range(COLOURED))
-    most = [name for name, _ in Counter(packages.tolist()).most_common(COLOURED)]
+    colours = matplotlib.colormaps["tab10"]([i for i in range(10) if i != 7])
+    most = _largest(packages)
     rest = ~np.isin(packages, most)
     ax.scatter(*dots[rest].T, s=9, c="#c4c4c4", linewidths=0, label=f"{len(set(packages[rest])):,} others")
     for name, colour in zip(most, colours, strict=False):
         mine = dots[packages == name]
         ax.scatter(*mine.T, s=17, color=colour, linewidths=0, alpha=0.85, label=f"{name} ({len(mine)})")
-    handles, labels = ax.get_legend_handles_labels()
-    order = [*range(1, len(labels)), 0]
-    ax.legend(
-        [handles[i] for i in order], [labels[i] for i in order], title="package (passages)", loc="upper left",
-        bbox_to_anchor=(1.01, 1), frameon=False, markerscale=1.8, alignment="left",
-    )  # fmt: skip
-    _label_packages(ax, dots, packages, most)
 
 
-def _label_packages(ax: Any, dots: np.ndarray, packages: np.ndarray, names: Sequence[str]) -> None:
-    """The name of a package at the middle of its dots, moved up where two would meet."""
-    taken: list[tuple[float, float]] = []
+def _label_packages(ax: Any, dots: np.ndarray, packages: np.ndarray, stars: np.ndarray) -> None:
+    """The name of a package at the middle of its dots, moved up where it would meet another or a star."""
+    taken = [(float(x), float(y)) for x, y in stars]
     high, wide = np.ptp(dots[:, 1]) * 0.035, np.ptp(dots[:, 0]) * 0.10
-    for name in names:
+    for name in _largest(packages):
         x, y = np.median(dots[packages == name], axis=0)
         while any(abs(x - a) < wide and abs(y - b) < high for a, b in taken):
             y += high / 2
@@ -250,13 +250,34 @@ def _label_packages(ax: Any, dots: np.ndarray, packages: np.ndarray, names: Sequ
 
 
 def _draw_questions(ax: Any, stars: np.ndarray, questions: Sequence[str]) -> None:
-    ax.scatter(*stars.T, s=230, marker="*", c="black", edgecolors="white", linewidths=1.0, zorder=5)
-    for (x, y), question in zip(stars, questions, strict=True):
-        shown = question if len(question) <= 48 else question[:47] + "..."
+    """Numbered stars, and beside the map which question each is."""
+    for number, ((x, y), question) in enumerate(zip(stars, questions, strict=True), 1):
+        shown = textwrap.fill(textwrap.shorten(question, 90, placeholder=" ..."), 26)
+        label = f"{number}  {shown}".replace("\n", "\n    ")
+        ax.plot(x, y, "*", ms=19, c="black", mec="white", mew=1.0, zorder=5, ls="", label=label)
+        near = sum(np.hypot(*(star - (x, y))) < 0.04 for star in stars[: number - 1])
         ax.annotate(
-            shown, (x, y), xytext=(9, 7), textcoords="offset points", fontsize=10, style="italic",
+            str(number), (x, y), xytext=[(9, 5), (-17, -14), (9, -14), (-17, 5)][near % 4], textcoords="offset points", fontsize=13, weight="bold",
             path_effects=_halo(), zorder=6,
         )  # fmt: skip
+
+
+def _draw_legends(ax: Any) -> None:
+    """Packages at the top right, outside of the map, questions at the bottom right."""
+    handles, labels = ax.get_legend_handles_labels()
+    packages = [i for i, handle in enumerate(handles) if not hasattr(handle, "get_marker")]
+    questions = [i for i, handle in enumerate(handles) if hasattr(handle, "get_marker")]
+    packages = packages[1:] + packages[:1]  # the others last
+    outside: dict[str, Any] = dict(frameon=False, alignment="left", borderaxespad=0)
+    first = ax.legend(
+        [handles[i] for i in packages], [labels[i] for i in packages], title="package (passages)",
+        loc="upper left", bbox_to_anchor=(1.02, 1), markerscale=1.8, **outside,
+    )  # fmt: skip
+    ax.add_artist(first)
+    ax.legend(
+        [handles[i] for i in questions], [labels[i] for i in questions], title="questions",
+        loc="lower left", bbox_to_anchor=(1.02, 0), markerscale=0.6, labelspacing=0.8, **outside,
+    )  # fmt: skip
 
 
 def _halo() -> list[Any]:

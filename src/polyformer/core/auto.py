@@ -1,7 +1,7 @@
 """The Auto classes: the checkpoint's config.json says which architecture, the Auto class says which task."""
 
 import os
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 from polyformer.core.config import Config, read_config
 from polyformer.core.errors import CheckpointError
@@ -13,8 +13,8 @@ _WHERE = ("revision", "cache_dir", "token", "local_files_only", "force_download"
 class AutoConfig:
     """Reads the configuration of any architecture."""
 
-    def __init__(self) -> NoReturn:
-        raise TypeError("AutoConfig is not made but loaded: AutoConfig.from_pretrained(...) or AutoConfig.for_model('bert').")
+    def __init__(self) -> None:
+        raise TypeError("AutoConfig is not made but loaded: AutoConfig.from_pretrained(...), or .for_model('bert').")
 
     @staticmethod
     def for_model(model_type: str, **fields: Any) -> Config:
@@ -38,7 +38,7 @@ class _AutoModel:
 
     task: ClassVar[str]
 
-    def __init__(self) -> NoReturn:
+    def __init__(self) -> None:
         name = type(self).__name__
         raise TypeError(f"{name} is not made but loaded: {name}.from_pretrained(...) or {name}.from_config(config).")
 
@@ -115,7 +115,7 @@ class AutoModelForQuestionAnswering(_AutoModel):
 class AutoTokenizer:
     """Loads the tokenizer that belongs to a checkpoint."""
 
-    def __init__(self) -> NoReturn:
+    def __init__(self) -> None:
         raise TypeError("AutoTokenizer is not made but loaded: AutoTokenizer.from_pretrained(...).")
 
     @staticmethod

@@ -156,7 +156,8 @@ class Config:
             )
         values = {name: value for name, value in values.items() if name != "model_type"}
         labels = values.pop("num_labels", None)
-        known, extra = {}, {}
+        known: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
         for name, value in values.items():
             name = cls.aliases.get(name, name)
             (known if name in _init_names(cls) else extra)[name] = value
@@ -183,7 +184,7 @@ class Config:
         return cls.from_dict(_read_json(Path(path)))
 
     def to_dict(self) -> dict[str, Any]:
-        """What goes into config.json: the architecture's fields, shared ones that differ from the default, the extra."""
+        """What goes into config.json: the architecture's fields, shared ones unless at the default, the extra."""
         shared = {f.name: f for f in dataclasses.fields(Config)}
         result: dict[str, Any] = dict(self.extra)
         for f in dataclasses.fields(self):
@@ -223,7 +224,7 @@ def config(model_type: str) -> Any:
     def decorate(cls: type[C]) -> type[C]:
         cls.model_type = model_type
         cls = dataclass(cls)
-        plain_init = cls.__init__
+        plain_init: Any = cls.__init__
 
         @functools.wraps(plain_init)
         def init(self: C, *args: Any, num_labels: int | None = None, **values: Any) -> None:
@@ -238,7 +239,7 @@ def config(model_type: str) -> Any:
             if num_labels is not None:
                 self.num_labels = num_labels
 
-        cls.__init__ = init  # type: ignore[method-assign]
+        cls.__init__ = init  # type: ignore[method-assign, assignment]
         return cls
 
     return decorate
@@ -268,9 +269,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-@functools.cache
+_INIT_NAMES: dict[type[Config], frozenset[str]] = {}
+
+
 def _init_names(cls: type[Config]) -> frozenset[str]:
-    return frozenset(f.name for f in dataclasses.fields(cls) if f.init)
+    """The fields of a configuration class; asked for at every access, so worked out once."""
+    if cls not in _INIT_NAMES:
+        _INIT_NAMES[cls] = frozenset(f.name for f in dataclasses.fields(cls))
+    return _INIT_NAMES[cls]
 
 
 def _field_names(made: Config) -> frozenset[str]:

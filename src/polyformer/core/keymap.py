@@ -3,8 +3,9 @@
 A row is (theirs, ours[, operation]). Names may have holes, the same ones on both sides: {i} {j} {k} stand for a number,
 {p} for `weight` or `bias`. `{query|key|value}` in theirs lists several tensors that make up one of ours, in order.
 
-An operation is a view: given our tensor, it names the parts of it that are their tensors. Reading copies the file into the
-views and writing copies the views into the file, so that the two directions cannot disagree and nothing is held twice.
+An operation is a view: given our tensor, it names the parts of it that are their tensors. Reading copies the file into
+the views and writing copies the views into the file, so that the two directions cannot disagree and nothing is held
+twice.
 """
 
 import re
@@ -90,8 +91,8 @@ class Match:
 class Plan:
     """How the names of a file are claimed.
 
-    matches: by our name. incomplete: matches some of whose tensors the file lacks. dropped: names that the table says to
-    leave out. unclaimed: names that no row knows. names: all of the file's.
+    matches: by our name. incomplete: matches some of whose tensors the file lacks. dropped: names that the table says
+    to leave out. unclaimed: names that no row knows. names: all of the file's.
     """
 
     names: frozenset[str]
@@ -181,7 +182,7 @@ class KeyMap:
         matches, unknown = self.names(tensors, base=base)
         if unknown:
             raise KeyError(f"parameters that no row of the checkpoint table knows: {', '.join(unknown[:5])}")
-        result = {}
+        result: dict[str, Tensor] = {}
         for name, match in matches.items():
             result.update(zip(match.theirs, match.views(tensors[name]), strict=True))
         return result
@@ -201,9 +202,7 @@ class KeyMap:
         return any(pattern.fullmatch(name) or pattern.fullmatch(inner) for pattern in self.drop)
 
     @staticmethod
-    def _claim(
-        row: _Row, names: Iterable[str], prefix: str, ours_prefix: str
-    ) -> list[tuple[str, tuple[str, ...]]]:
+    def _claim(row: _Row, names: Iterable[str], prefix: str, ours_prefix: str) -> list[tuple[str, tuple[str, ...]]]:
         found: dict[str, tuple[str, ...]] = {}
         for name in names:
             if not name.startswith(prefix):

@@ -1,7 +1,7 @@
 """What models return: named results that also read like a tuple and like a dictionary.
 
-`outputs.logits`, `outputs["logits"]`, `outputs[0]` and `loss, logits = outputs[:2]` all work; what is None is left out of
-the tuple and the dictionary. Field names and order are those of Transformers 4.6.
+`outputs.logits`, `outputs["logits"]`, `outputs[0]` and `loss, logits = outputs[:2]` all work; what is None is left out
+of the tuple and the dictionary. Field names and order are those of Transformers 4.6.
 """
 
 from collections import OrderedDict

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint as recompute
 
 from polyformer.core.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
@@ -246,9 +247,9 @@ class PreTrainedModel(nn.Module):
             output_loading_info: also return a dictionary of missing, unexpected and mismatched keys.
             changes: fields of the configuration to set (num_labels=3, pooling="attention", output_attentions=True).
 
-        On a CPU, weights that the model has just as the file does stay in the file until they are used or changed: replace
-        such a file as save_pretrained does, do not write into it. What the file lacks for the head is initialised from torch's seed and said in one warning; `model.load_report`
-        has it all.
+        On a CPU, weights that the model has just as the file does stay in the file until they are used or changed:
+        replace such a file as save_pretrained does, do not write into it. What the file lacks for the head is
+        initialised from torch's seed and said in one warning; `model.load_report` has it all.
 
         Raises:
             CheckpointError: files missing or damaged; weights of the base model missing; shapes that do not fit.
@@ -269,7 +270,7 @@ class PreTrainedModel(nn.Module):
         file = _InMemory(state_dict) if state_dict is not None else open_checkpoint(find_weights(name_or_path, **where))
         with file:
             dtype = _wanted_dtype(torch_dtype, file, config)
-            with torch.device("meta"):
+            with torch.device("meta"), _Uninitialised():
                 model = cls(config)
             report = LoadReport(cls.__name__, str(name_or_path), dtype)
             model._fill(file, dtype, torch.device(device), ignore_mismatched_sizes, report)
@@ -277,6 +278,7 @@ class PreTrainedModel(nn.Module):
         report.config_extra = sorted(config.extra)
         report.seconds = time.perf_counter() - begun
         model.load_report = report
+        model.load_companions(name_or_path, where)
         model.eval()
         if not report.clean:
             fresh = report.missing + [name for name, _, _ in report.mismatched]
@@ -288,6 +290,13 @@ class PreTrainedModel(nn.Module):
             keys = {f"{kind}_keys": getattr(report, kind) for kind in ("missing", "unexpected", "mismatched")}
             return model, keys | {"error_msgs": []}  # type: ignore[return-value]
         return model
+
+    def load_companions(self, name_or_path: str | os.PathLike[str], where: Mapping[str, Any]) -> None:
+        """Read what else a class keeps beside the weights."""
+
+    def companions(self) -> dict[str, str]:
+        """What else a class keeps beside the weights: file name -> contents."""
+        return {}
 
     def _fill(
         self, file: Checkpoint, dtype: torch.dtype, device: torch.device, ignore_mismatched: bool, report: LoadReport
@@ -321,9 +330,7 @@ class PreTrainedModel(nn.Module):
         self._account(plan, matches, owners, report)
         report.parameters = self.num_parameters()
 
-    def _account(
-        self, plan: Plan, matches: Mapping[str, Match], owners: Iterable[str], report: LoadReport
-    ) -> None:
+    def _account(self, plan: Plan, matches: Mapping[str, Match], owners: Iterable[str], report: LoadReport) -> None:
         """Name what was in the file and was not read."""
         read = {key for name in owners if name in matches for key in matches[name].theirs}
         ties = self._ties()
@@ -364,12 +371,12 @@ class PreTrainedModel(nn.Module):
         backbone = [n for n in owners if n.startswith(inside)]
         if len(lost) >= len(backbone) - 2:
             raise CheckpointError(
-                f"{report.source} has none of the weights of a {self.config.model_type} model: it is a checkpoint of another "
-                f"kind, or its names are not Hugging Face's."
+                f"{report.source} has none of the weights of a {self.config.model_type} model: it is a checkpoint of "
+                f"another kind, or its names are not Hugging Face's."
             )
         raise CheckpointError(
-            f"{report.source} lacks {len(keys)} weights that {type(self).__name__} cannot do without: {_some(keys, 5)}. "
-            f"The file is incomplete, or config.json describes a larger model than it holds."
+            f"{report.source} lacks {len(keys)} weights that {type(self).__name__} cannot do without: "
+            f"{_some(keys, 5)}. The file is incomplete, or config.json describes a larger model than it holds."
         )
 
     def _initialise_new(self, fresh: set[str]) -> None:
@@ -384,9 +391,7 @@ class PreTrainedModel(nn.Module):
                 for name, values in loaded.items():
                     own[name].copy_(values)
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """`load_state_dict` takes the names of Hugging Face's files too."""
         shapes = {name: p.shape for name, p in self.named_parameters(remove_duplicate=False)}
         given = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
@@ -437,7 +442,7 @@ class PreTrainedModel(nn.Module):
             self.config.torch_dtype = str(self.dtype).removeprefix("torch.")
         save_checkpoint(
             Path(folder), self.keys.save(tensors, base=self.is_base), safe=safe_serialization,
-            max_shard_size=max_shard_size, extra_files={CONFIG_NAME: self.config.to_json_string()},
+            max_shard_size=max_shard_size, extra_files=self.companions() | {CONFIG_NAME: self.config.to_json_string()},
         )  # fmt: skip
 
 
@@ -468,6 +473,20 @@ class _InMemory(Checkpoint):
 
     def close(self) -> None:
         pass
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Modules made inside have no initial values: none would last, and drawing them for no memory is slow."""
+
+    FILLS = frozenset("normal_ uniform_ fill_ zero_ constant_ kaiming_uniform_ xavier_uniform_ trunc_normal_".split())
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in self.FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
@@ -531,15 +550,15 @@ def _wanted_dtype(asked: torch.dtype | str | None, file: Checkpoint, config: Con
 def _refuse_other_frameworks(changes: dict[str, Any]) -> None:
     for name in ("from_tf", "from_flax"):
         if changes.pop(name, False):
-            raise CheckpointError(f"{name}=True: only PyTorch weights (.safetensors, .bin) are read; convert them first.")
+            raise CheckpointError(f"{name}=True: only PyTorch weights (.safetensors, .bin) are read; convert them.")
 
 
 def _mismatch(model: str, report: LoadReport) -> CheckpointError:
     key, theirs, ours = report.mismatched[0]
     more = f" (and {len(report.mismatched) - 1} more)" if len(report.mismatched) > 1 else ""
     return CheckpointError(
-        f"{key} has shape {theirs} in {report.source}, but {model} with this config wants {ours}{more}: correct config.json "
-        f"(or the arguments given here), or pass ignore_mismatched_sizes=True to start such weights from the seed."
+        f"{key} has shape {theirs} in {report.source}, but {model} with this config wants {ours}{more}: correct "
+        f"config.json (or the arguments given here), or pass ignore_mismatched_sizes=True to start such weights from the seed."
     )
 
 

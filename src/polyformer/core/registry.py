@@ -54,7 +54,7 @@ def architecture(model_type: str | None) -> Architecture:
     known = ", ".join(ARCHITECTURES)
     if model_type is None:
         raise ConfigError(
-            f"config.json has no model_type, so the architecture is unknown: add one ({known}), or use the model's own class."
+            f"config.json has no model_type, so its architecture is unknown: add one ({known}), or use its own class."
         )
     raise ConfigError(f"model_type {model_type!r} is not an architecture of this library, which has {known}.")
 

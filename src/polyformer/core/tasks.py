@@ -6,7 +6,8 @@ An architecture makes one with a line: `class BertForTokenClassification(BertPre
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -29,6 +30,7 @@ from polyformer.core.pretrained import PreTrainedModel
 from polyformer.parts.feedforward import activation
 from polyformer.parts.heads import ClassifierHead, LMHead
 from polyformer.parts.losses import cross_entropy, next_token_loss, sequence_loss, span_loss, token_loss
+from polyformer.parts.pooling import Pooling
 
 _ENCODER = ("encoder_hidden_states", "encoder_attention_mask")
 _CACHE = ("past_key_values", "use_cache")
@@ -64,7 +66,7 @@ class Task(PreTrainedModel):
             forward.__signature__ = signature  # type: ignore[attr-defined]
             forward.__qualname__ = f"{cls.__name__}.forward"
             forward.__doc__ = cls.answer.__doc__
-            cls.forward = forward  # type: ignore[method-assign]
+            cls.forward = forward
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelOutput | tuple[Any, ...]:
         inputs = dict(zip(self.arguments, args, strict=False))
@@ -91,7 +93,11 @@ class Task(PreTrainedModel):
     @property
     def width(self) -> int:
         """Of what the head reads."""
-        return self.base_model.pooler.out_width if self.pooled else self.config.hidden_size
+        if not self.pooled:
+            return self.config.hidden_size
+        pooler = self.base_model.pooler
+        assert isinstance(pooler, Pooling)
+        return pooler.out_width
 
 
 def real_tokens(inputs: dict[str, Any], length: int) -> Tensor | None:
@@ -235,9 +241,28 @@ class MaskedLM(WordScores):
 
 
 class Writes:
-    """What a model that scores the next word can do with it."""
+    """What a model that scores the next word can do with it.
+
+    generation_config: how it writes unless told otherwise, from and to generation_config.json beside the weights.
+    """
 
     config: Config
+    generation_config: Any = None
+
+    def load_companions(self, name_or_path: str | os.PathLike[str], where: Mapping[str, Any]) -> None:
+        from polyformer.core.hub import cached_file
+        from polyformer.generation.config import GENERATION_CONFIG_NAME, GenerationConfig
+
+        path = cached_file(name_or_path, GENERATION_CONFIG_NAME, required=False, **where)
+        if path is not None:
+            self.generation_config = GenerationConfig.from_pretrained(path.parent)
+
+    def companions(self) -> dict[str, str]:
+        if self.generation_config is None:
+            return {}
+        from polyformer.generation.config import GENERATION_CONFIG_NAME
+
+        return {GENERATION_CONFIG_NAME: self.generation_config.to_json_string()}
 
     @property
     def causal(self) -> bool:

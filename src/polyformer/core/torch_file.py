@@ -172,7 +172,7 @@ def _parse_stream(file: IO[bytes]) -> tuple[Any, Storages]:
     if not restricted.load(file, encoding="utf-8")["little_endian"]:
         raise ValueError("from a big-endian machine")
     unpickler = restricted.Unpickler(file, encoding="utf-8")
-    unpickler.persistent_load = storage
+    unpickler.persistent_load = storage  # type: ignore[method-assign]
     content = unpickler.load()
     sizes = {}
     for key in restricted.load(file, encoding="utf-8"):

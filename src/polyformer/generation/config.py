@@ -156,9 +156,12 @@ class GenerationConfig:
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "extra"}
         return {**self.extra, **{name: value for name, value in plain.items() if value != _DEFAULTS[name]}}
 
+    def to_json_string(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write generation_config.json into the folder, made if need be; a crash leaves the old file whole."""
-        write_all(folder, {GENERATION_CONFIG_NAME: json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"})
+        write_all(folder, {GENERATION_CONFIG_NAME: self.to_json_string()})
 
 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(GenerationConfig) if f.name != "extra"}

@@ -1,7 +1,7 @@
 """BERT: a bidirectional Transformer encoder, pretrained on masked words and sentence pairs.
 
-Devlin, Chang, Lee and Toutanova 2018, arXiv 1810.04805; google-research/bert modeling.py. The Transformer's encoder with
-learnt positions and segments, GELU, and a norm after every residual; with `is_decoder` it reads left to right.
+Devlin, Chang, Lee and Toutanova 2018, arXiv 1810.04805; google-research/bert modeling.py. The Transformer's encoder
+with learnt positions and segments, GELU, and a norm after every residual; with `is_decoder` it reads left to right.
 """
 
 from collections.abc import Iterable, Mapping
@@ -60,7 +60,7 @@ class BertConfig(Config):
     def check(self) -> None:
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
-                f"hidden_size {self.hidden_size} cannot be shared by {self.num_attention_heads} heads: make it a multiple."
+                f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {self.num_attention_heads}."
             )
         if self.position_embedding_type not in POSITIONS:
             raise ConfigError(
@@ -226,7 +226,9 @@ class BertModel(BertPreTrained):
             if wrong := [h for h in heads if not 0 <= h < self.config.num_attention_heads]:
                 last = self.config.num_attention_heads - 1
                 raise ValueError(f"cannot prune heads {wrong} of layer {number}: it has heads 0 to {last}.")
-            self.layers[number].attn.prune(heads)
+            block = self.layers[number]
+            assert isinstance(block, PostNormBlock)
+            block.attn.prune(heads)
             known = self.config.pruned_heads.get(number, [])
             self.config.pruned_heads[number] = sorted({*known, *heads})
 
@@ -266,7 +268,7 @@ KEYS = KeyMap(
     drop=[
         "embeddings.position_ids",
         "embeddings.token_type_ids",
-        "encoder.layer.{i}.crossattention.self.distance_embedding.weight",  # of no use: there is no distance to a source
+        "encoder.layer.{i}.crossattention.self.distance_embedding.weight",  # no distance to a source
     ],
     fresh=["pooler.", ".cross.", ".cross_norm."],
     legacy=[(".gamma", ".weight"), (".beta", ".bias"), (".predictions.decoder.bias", ".predictions.bias")],

@@ -42,16 +42,17 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, -1, self.dim)).unbind(-3)
         if layout.packing is not None:
             y = attend_packed(
-                q, k, v, layout.packing, bias=self.positions, causal=layout.causal, scale=self.scale, dropout=self.dropout
-            )
+                q, k, v, layout.packing, bias=self.positions, causal=layout.causal, scale=self.scale,
+                dropout=self.dropout,
+            )  # fmt: skip
             return self.out(y.flatten(-2))
         # (rows, length, heads, dim) -> (rows, heads, length, dim)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if memory is not None:
             k, v = memory.append(k, v)
         y, weights = attend(
-            q, k, v, bias=self.positions, mask=layout.mask, causal=layout.causal, scale=self.scale, dropout=self.dropout,
-            head_mask=head_mask, weights=taps is not None and taps.attentions is not None,
+            q, k, v, bias=self.positions, mask=layout.mask, causal=layout.causal, scale=self.scale,
+            dropout=self.dropout, head_mask=head_mask, weights=taps is not None and taps.attentions is not None,
         )  # fmt: skip
         if taps is not None:
             taps.saw(weights)
@@ -92,8 +93,8 @@ class CrossAttention(nn.Module):
             memory.keys, memory.values = k.transpose(1, 2), v.transpose(1, 2)
         q = self.q(x).unflatten(-1, (-1, self.dim)).transpose(1, 2)
         y, weights = attend(
-            q, memory.keys, memory.values, mask=layout.mask, scale=self.scale, dropout=self.dropout, head_mask=head_mask,
-            weights=taps is not None and taps.attentions is not None,
+            q, memory.keys, memory.values, mask=layout.mask, scale=self.scale, dropout=self.dropout,
+            head_mask=head_mask, weights=taps is not None and taps.attentions is not None,
         )  # fmt: skip
         if taps is not None:
             taps.saw_across(weights)

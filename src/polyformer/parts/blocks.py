@@ -41,9 +41,7 @@ class PostNormBlock(nn.Module):
 class PostNormCrossBlock(PostNormBlock):
     """The same with attention to an encoder between the two."""
 
-    def __init__(
-        self, attn: Attention, cross: CrossAttention, ffn: FeedForward, norm: NewNorm, dropout: float
-    ) -> None:
+    def __init__(self, attn: Attention, cross: CrossAttention, ffn: FeedForward, norm: NewNorm, dropout: float) -> None:
         super().__init__(attn, ffn, norm, dropout)
         self.cross, self.cross_norm = cross, norm()
 

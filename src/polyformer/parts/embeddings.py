@@ -15,7 +15,14 @@ class Embeddings(nn.Module):
     """
 
     def __init__(
-        self, tokens: int, positions: int, types: int, width: int, norm: nn.Module, dropout: float, pad: int | None = None
+        self,
+        tokens: int,
+        positions: int,
+        types: int,
+        width: int,
+        norm: nn.Module,
+        dropout: float,
+        pad: int | None = None,
     ) -> None:
         super().__init__()
         self.tokens = nn.Embedding(tokens, width, padding_idx=pad)
@@ -25,7 +32,7 @@ class Embeddings(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, ids: Tensor | None, types: Tensor | None, positions: Tensor, vectors: Tensor | None) -> Tensor:
-        """ids, types (...) int64, positions broadcastable to them; vectors (..., width) in place of ids -> (..., width)."""
+        """ids, types (...) int64, positions broadcastable to them; vectors (..., width) for ids -> (..., width)."""
         x = self.tokens(ids) if vectors is None else vectors
         x = x + self.positions(positions)
         x = x + (self.types.weight[0] if types is None else self.types(types))

@@ -86,8 +86,8 @@ class FeedForward(nn.Module):
 class ChunkedFeedForward(FeedForward):
     """The same, `chunk` tokens at a time, so that the inner states of a long text never exist all at once.
 
-    Any length will do (Kitaev et al. 2020, arXiv 2001.04451, section 3). A recorded graph, whose length is open, has one
-    chunk.
+    Any length will do (Kitaev et al. 2020, arXiv 2001.04451, section 3). A recorded graph, whose length is open, has
+    one chunk.
     """
 
     def __init__(self, width: int, inner: int, act: Activation, chunk: int) -> None:

@@ -71,7 +71,7 @@ class Layout:
 
         Args:
             attention_mask: (rows, past + length), 0 = padding; or (rows, queries, keys) or (rows, heads or 1, queries,
-                keys), 0 = may not attend: it has the whole say over who sees whom, causality included, and pads nothing.
+                keys), 0 = may not attend: it alone says who sees whom, causality included, and pads nothing.
             packable: whether the layers may run on real tokens only. They do where there is padding, no cache, and no
                 graph is being recorded; a row with a hole in its mask keeps the batch padded.
         """
@@ -88,6 +88,8 @@ class Layout:
             seen = attention_mask.bool()
             if tracing() or not bool(seen.all()):
                 return cls._padded(seen, length, causal, packable and not past)
+        if causal and past and length == 1:  # the newest token sees all the others
+            return cls(None, None, False, positions)
         if causal and past:  # the kernel's own causal mask is for as many queries as keys
             return cls(None, _causal(None, length, total, device), False, positions)
         return cls(None, None, causal, positions)

@@ -52,8 +52,8 @@ def sequence_loss(logits: Tensor, labels: Tensor, problem: str | None) -> Tensor
 
     Args:
         problem: 'regression' (mean squared error; labels like the logits, or (rows,) for one), or
-            'single_label_classification' (labels (rows,) int64), or 'multi_label_classification' (labels like the logits, 0
-            or 1). None: one output is a regression, integer labels are single ones, others are multiple.
+            'single_label_classification' (labels (rows,) int64), or 'multi_label_classification' (labels like the
+            logits, 0 or 1). None: one output is a regression, integer labels are single ones, others are multiple.
     """
     problem = problem or _problem(logits.shape[-1], labels)
     if problem == "single_label_classification":

@@ -133,7 +133,7 @@ class Last4ClsPooling(Pooling):
     def __init__(self, width: int, layers: int) -> None:
         super().__init__(width, layers)
         if layers < 3:  # the embeddings count as a layer
-            raise ValueError(f"pooling 'last4_cls' reads four layers, embeddings included; this model has {layers + 1}.")
+            raise ValueError(f"pooling 'last4_cls' reads four layers, embeddings included; here are {layers + 1}.")
         self.out_width = 4 * width
 
     def forward(self, states: Tensor, real: Tensor | None = None, layers: Sequence[Tensor] | None = None) -> Tensor:

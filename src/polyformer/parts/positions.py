@@ -31,7 +31,7 @@ class RelativeKey(nn.Module):
 
 
 class RelativeKeyQuery(RelativeKey):
-    """Read by query and key both: bias = q . e[i - j] + k . e[i - j]  (Huang et al. 2020, arXiv 2009.13658, method 4)."""
+    """Read by query and key: bias = q . e[i - j] + k . e[i - j]  (Huang et al. 2020, arXiv 2009.13658, method 4)."""
 
     def forward(self, q: Tensor, k: Tensor) -> Tensor:
         e = self.between(q.shape[2], k.shape[2])

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import Any, ClassVar, Self
 
+from polyformer.core.atomic import write_all
 from polyformer.core.files import refuse_escape
 from polyformer.tokenizers import assemble, files, special
 from polyformer.tokenizers.checks import reject_unknown
@@ -280,14 +281,16 @@ class PreTrainedTokenizer(Rows):
         prefix = f"{filename_prefix}-" if filename_prefix else ""
         refuse_escape(prefix or "-", "filename_prefix")
         stale = () if prefix else (files.ADDED, files.FAST, *self.vocab_files_names.values())
-        return tuple(files.write_all(save_directory, {prefix + name: t for name, t in texts.items()}, stale))
+        written = write_all(save_directory, {prefix + name: text for name, text in texts.items()}, stale)
+        return tuple(str(path) for path in written)
 
     def save_vocabulary(
         self, save_directory: str | PathLike[str], filename_prefix: str | None = None
     ) -> tuple[str, ...]:
         """Write the vocabulary files alone, without added tokens; returns the paths."""
         prefix = f"{filename_prefix}-" if filename_prefix else ""
-        return tuple(files.write_all(save_directory, {prefix + k: v for k, v in self.vocabulary_files().items()}))
+        written = write_all(save_directory, {prefix + name: text for name, text in self.vocabulary_files().items()})
+        return tuple(str(path) for path in written)
 
     def vocabulary_files(self) -> dict[str, str | bytes]:
         """Name to content of the family's own vocabulary files; a tokenizer that is only a tokenizer.json has none."""
