@@ -185,6 +185,9 @@ def _padding(ids: list[list[int]], rows: int) -> float:
 COLOURED = 9  # packages: as many as tab10 has colours without its grey
 
 
+BESIDE = [(9, 5), (-17, -14), (9, -14), (-17, 5)]  # a star, where its number may be, in points
+
+
 def plane(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean (width,) and the two directions (width, 2) in which vectors (n, width) differ most: PCA."""
     mean = vectors.mean(0)
@@ -257,7 +260,7 @@ def _draw_questions(ax: Any, stars: np.ndarray, questions: Sequence[str]) -> Non
         ax.plot(x, y, "*", ms=19, c="black", mec="white", mew=1.0, zorder=5, ls="", label=label)
         near = sum(np.hypot(*(star - (x, y))) < 0.04 for star in stars[: number - 1])
         ax.annotate(
-            str(number), (x, y), xytext=[(9, 5), (-17, -14), (9, -14), (-17, 5)][near % 4], textcoords="offset points", fontsize=13, weight="bold",
+            str(number), (x, y), xytext=BESIDE[near % 4], textcoords="offset points", fontsize=13, weight="bold",
             path_effects=_halo(), zorder=6,
         )  # fmt: skip
 

@@ -45,4 +45,5 @@ def run(args: argparse.Namespace) -> None:
         width = max(len(word["token_str"]) for word in words)
         for word in words:
             sentence = f"   {word['sequence']}" if len(masks) == 1 else ""
-            print(f"{word['score']:7.2%}  {bold(word['token_str'].ljust(width))}{sentence}")
+            space = " " * (width - len(word["token_str"])) if sentence else ""
+            print(f"{word['score']:7.2%}  {bold(word['token_str'])}{space}{sentence}")

@@ -144,7 +144,7 @@ def _shown(facts: dict[str, Any]) -> str:
     tokenizer, sentence = facts["tokenizer"], facts["sentence_vectors"]
     lines += ["", f"{'tokenizer':<12}{_tokenizer_line(tokenizer)}"]
     if sentence:
-        steps = ", ".join([f"{' and '.join(sentence['pooling'])} of the tokens", *sentence["layers"]])
+        steps = ", then ".join([f"{' and '.join(sentence['pooling'])} of the tokens", *sentence["layers"]]).lower()
         lines.append(f"{'vectors':<12}{steps}, at most {sentence['max_length'] or 'as many as fit'} tokens")
     lines += ["", "config"]
     lines += [f"  {key:<32}{_short(value)}" for key, value in sorted(config.items())]

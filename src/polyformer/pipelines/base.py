@@ -29,6 +29,8 @@ from polyformer.pipelines.progress import Progress
 CPU_TOKENS = 2048
 GPU_TOKENS = 32768
 
+ALONE = -1  # the number of a text that is the only one
+
 Columns = Mapping[str, Sequence[Sequence[int]]]  # input_ids and, where a model wants them, token_type_ids: a list a row
 
 
@@ -75,7 +77,7 @@ class Pipeline(ABC):
 
     @abstractmethod
     def prepare(self, texts: Sequence[Any], first: int, options: Mapping[str, Any]) -> list[list[Row]]:
-        """The rows of every text; `first` is the number of the first one among all texts, for messages."""
+        """The rows of every text; `first` is the number of the first one among all texts, for `called` in messages."""
 
     @abstractmethod
     def compute(self, inputs: dict[str, Tensor], rows: Sequence[Row], options: Mapping[str, Any]) -> Sequence[Any]:
@@ -96,15 +98,14 @@ class Pipeline(ABC):
         if isinstance(inputs, (list, tuple)):
             return list(self.stream(inputs, options, show_progress))
         if isinstance(inputs, str) or not isinstance(inputs, Iterable):
-            return next(self.stream([inputs], options, False))
+            return next(self.stream([inputs], options, False, first=ALONE))
         return self.stream(inputs, options, show_progress)
 
     def stream(
-        self, texts: Iterable[Any], options: Mapping[str, Any], show_progress: bool | None = None
+        self, texts: Iterable[Any], options: Mapping[str, Any], show_progress: bool | None = None, first: int = 0
     ) -> Iterator[Any]:
         """The answers one by one, in the order of the texts, in bounded memory."""
         total = length_hint(texts) or None
-        first = 0
         with Progress(total, "texts", show_progress) as progress:
             for window in windows(texts, self.window):
                 groups = self.prepare(window, first, options)
@@ -142,7 +143,7 @@ class Pipeline(ABC):
         for number, row in enumerate(ids):
             if limit is not None and len(row) > limit:
                 raise ValueError(
-                    f"text {first + number} has {len(row)} tokens, and this model takes {limit}: shorten or split it, "
+                    f"{called(first + number)} has {len(row)} tokens, and this model takes {limit}: shorten or split it, "
                     "or pass truncation=True to leave out the rest."
                 )
         types = made.get("token_type_ids") or [None] * len(ids)
@@ -187,8 +188,13 @@ def check_budget(batch_tokens: int | None) -> int | None:
     return batch_tokens
 
 
+def called(number: int) -> str:
+    """What messages call a text."""
+    return "the text" if number < 0 else f"text {number}"
+
+
 def check_texts(texts: Iterable[Any], first: int = 0) -> None:
     """Raise TypeError for what is not a text, with its number."""
     for number, text in enumerate(texts, first):
         if not isinstance(text, str):
-            raise TypeError(f"text {number} is a {type(text).__name__}, not a str.")
+            raise TypeError(f"{called(number)} is a {type(text).__name__}, not a str.")

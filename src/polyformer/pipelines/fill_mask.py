@@ -9,7 +9,7 @@ from torch import Tensor
 
 from polyformer.core.pretrained import PreTrainedModel
 from polyformer.core.tasks import WordScores
-from polyformer.pipelines.base import Pipeline, Row
+from polyformer.pipelines.base import Pipeline, Row, called
 
 logger = logging.getLogger("polyformer")
 
@@ -66,7 +66,7 @@ class FillMaskPipeline(Pipeline):
         mask = self.tokenizer.mask_token
         for number, row in enumerate(rows, first):
             if self.tokenizer.mask_token_id not in row.ids:
-                raise ValueError(f"text {number} has no {mask}: write {mask} where a word is to be guessed.")
+                raise ValueError(f"{called(number)} has no {mask}: write {mask} where a word is to be guessed.")
         return [[row] for row in rows]
 
     def compute(
