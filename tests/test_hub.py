@@ -15,6 +15,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
+from polyformer.core import hub
 from polyformer.core.errors import CheckpointError
 from polyformer.core.hub import cached_file, find_weights
 
@@ -31,6 +32,7 @@ def no_network(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(hub, "_unreachable", lambda: None)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
@@ -313,6 +315,7 @@ class Hub(BaseHTTPRequestHandler):
 
 CLIENT = """
 import json, sys
+from polyformer.core import hub
 from polyformer.core.errors import CheckpointError
 from polyformer.core.hub import cached_file, find_weights
 assert "torch" not in sys.modules and "huggingface_hub" not in sys.modules
@@ -375,3 +378,18 @@ def test_the_module_is_light():
     code = "import sys, polyformer.core.hub; print({'torch', 'huggingface_hub', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_no_network_is_known_at_once(monkeypatch, tmp_path):
+    """A host without an address is not asked five times; the message is the same."""
+
+    def nowhere(*args):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.undo()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *a, **k: pytest.fail("the library was asked"))
+    with pytest.raises(CheckpointError, match=r"could not be downloaded from .*Name or service not known.*local copy"):
+        hub.cached_file("org/name", "config.json", cache_dir=tmp_path)

@@ -159,6 +159,8 @@ def test_too_long_ids_outside_and_other_inputs():
         model(torch.ones(1, 2, dtype=torch.long), inputs_embeds=torch.ones(1, 2, 24))
     with pytest.raises(ValueError, match=r"input_ids must have shape \(rows, length\), not \(3,\)"):
         model(torch.ones(3, dtype=torch.long))
+    with pytest.raises(ValueError, match="need a decoder with cross-attention"):
+        model(torch.ones(1, 2, dtype=torch.long), encoder_hidden_states=torch.ones(1, 2, 24))
     with pytest.raises(TypeError, match=r"no argument 'atention_mask'; did you mean 'attention_mask'\?"):
         model(torch.ones(1, 3, dtype=torch.long), atention_mask=torch.ones(1, 3))
     with pytest.raises(TypeError, match="takes a BertConfig, not a str"):

@@ -270,6 +270,8 @@ class _Repository:
                 )
             )
 
+        if (trouble := _unreachable()) is not None:  # the library would try five times, for half a minute
+            raise CheckpointError(self._explain(wanted, trouble))
         try:
             try:
                 return fetch(self._commit() or self.revision)
@@ -282,9 +284,7 @@ class _Repository:
                 raise CheckpointError(self._explain(wanted, error)) from error
             self._accept_absent(wanted, required, error)
             return None
-        except (
-            Exception
-        ) as error:  # the hub's library lets those of its HTTP client through, which it has changed twice
+        except Exception as error:  # of its HTTP client, too, which it has changed twice
             raise CheckpointError(self._explain(wanted, error)) from error
 
     # ---- what to say
@@ -346,3 +346,21 @@ def _hint(status: int) -> str:
     if status == 429:
         return ": too many requests; wait a little, or log in"
     return ": the hub is in trouble; try again later" if status >= 500 else ""
+
+
+def _unreachable() -> OSError | None:
+    """Why the hub's host has no address here, or None if it has one or a proxy is to find it."""
+    import socket
+    import urllib.parse
+    import urllib.request
+
+    from huggingface_hub import constants
+
+    host = urllib.parse.urlsplit(constants.ENDPOINT).hostname
+    if not host or urllib.request.getproxies():
+        return None
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        return error
+    return None

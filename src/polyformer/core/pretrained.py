@@ -558,7 +558,7 @@ def _mismatch(model: str, report: LoadReport) -> CheckpointError:
     more = f" (and {len(report.mismatched) - 1} more)" if len(report.mismatched) > 1 else ""
     return CheckpointError(
         f"{key} has shape {theirs} in {report.source}, but {model} with this config wants {ours}{more}: correct "
-        f"config.json (or the arguments given here), or start such weights from the seed with ignore_mismatched_sizes=True."
+        f"config.json (or the arguments given here), or start them from the seed with ignore_mismatched_sizes=True."
     )
 
 

@@ -40,6 +40,12 @@ POSITIONS = {"absolute": None, "relative_key": RelativeKey, "relative_key_query"
 
 @config("bert")
 class BertConfig(Config):
+    """BERT-base by default; field names and defaults are Hugging Face's.
+
+    position_embedding_type: "absolute", or "relative_key" or "relative_key_query" (parts/positions.py).
+    classifier_dropout: of the classification heads; hidden_dropout_prob unless set.
+    """
+
     vocab_size: int = 30522
     hidden_size: int = 768
     num_hidden_layers: int = 12
@@ -180,7 +186,11 @@ class BertModel(BertPreTrained):
         check_ids(input_ids, c.vocab_size, "input_ids", "is this the model's own tokenizer, were tokens added to it?")
         check_ids(token_type_ids, c.type_vocab_size, "token_type_ids", "this model tells that many segments apart")
 
-        source = encoder_hidden_states if c.add_cross_attention else None
+        source = encoder_hidden_states
+        if source is not None and not c.add_cross_attention:
+            raise ValueError(
+                "encoder_hidden_states need a decoder with cross-attention: set config.add_cross_attention."
+            )
         layout = Layout.of(
             (rows, length), attention_mask, self.device, causal=c.is_decoder, past=past,
             packable=self.packable and not attentions and head_mask is None and state is None and source is None,
@@ -206,7 +216,7 @@ class BertModel(BertPreTrained):
 
         pooled = None if self.pooler is None else self.pooler(x, layout.real, taps.hidden_states)
         result = BaseModelOutputWithPoolingAndCrossAttentions(
-            x, pooled, state, taps.seen("hidden_states") if hidden_states else None, taps.seen("attentions"),
+            x, pooled, None if use_cache is False else state, taps.seen("hidden_states") if hidden_states else None, taps.seen("attentions"),
             taps.seen("cross_attentions") if source is not None else None,
         )  # fmt: skip
         return result if named else result.to_tuple()

@@ -143,8 +143,8 @@ class Pipeline(ABC):
         for number, row in enumerate(ids):
             if limit is not None and len(row) > limit:
                 raise ValueError(
-                    f"{called(first + number)} has {len(row)} tokens, and this model takes {limit}: shorten or split it, "
-                    "or pass truncation=True to leave out the rest."
+                    f"{called(first + number)} has {len(row)} tokens, and this model takes {limit}: shorten or split "
+                    "it, or pass truncation=True to leave out the rest."
                 )
         types = made.get("token_type_ids") or [None] * len(ids)
         return [Row(row, kinds if kinds and any(kinds) else None) for row, kinds in zip(ids, types, strict=True)]
