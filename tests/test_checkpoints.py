@@ -151,6 +151,25 @@ def test_load_state_dict_takes_the_names_of_files(tmp_path):
         other.load_state_dict(tensors | {"bert.embeddings.no_such.weight": torch.zeros(3)})
 
 
+@zoo.each([c for c in zoo.CASES if c.name in ("", "untied", "pruned")])
+def test_a_state_dict_in_place_of_the_file_s(case, tmp_path):
+    """Under our names or the file's."""
+    zoo.make(case).save_pretrained(tmp_path)
+    other = zoo.make(case, seed=8)
+    for tensors in (other.state_dict(), other.keys.save(other.state_dict(), base=other.is_base)):
+        loaded = case.model_class.from_pretrained(tmp_path, state_dict=tensors, torch_dtype=torch.float64)
+        assert_equal_weights(other, loaded)
+
+
+def test_a_config_that_is_passed_in_is_not_changed(tmp_path):
+    case = zoo.Case("BertModel", zoo.BERT.tiny)
+    zoo.make(case).save_pretrained(tmp_path)
+    config = case.configure()
+    model = case.model_class.from_pretrained(tmp_path, config=config, output_attentions=True)
+    assert model.config.output_attentions
+    assert not config.output_attentions
+
+
 def test_old_names(tmp_path):
     """Norms of 2018 are gamma and beta; a file may lack the base model's prefix, or have the tied matrix once."""
     case = zoo.Case("BertForMaskedLM", zoo.BERT.tiny)

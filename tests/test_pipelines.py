@@ -1,4 +1,4 @@
-"""Pipelines: order, batching, pooling, sentence-transformers' files, masked words; equal to hand-made numbers and peers."""
+"""Pipelines: order, batches, pooling, sentence-transformers' files, masked words, against numbers by hand and peers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import json
 import random
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -602,6 +603,7 @@ def test_a_terminal_sees_a_bar_only_after_a_moment(
     monkeypatch.setattr("polyformer.pipelines.progress.MOMENT", 1e-9)
     with Progress(10, "texts") as progress:
         progress.advance(2.5)
+        time.sleep(0.15)  # tqdm draws every 0.1 s
         progress.advance(7.5)
     assert "10/10" in capsys.readouterr().err
 

@@ -12,7 +12,8 @@ __version__ = "0.1.0.dev0"
 _NAMES = {
     "core.config": "Config PretrainedConfig",
     "core.outputs": "ModelOutput",
-    "core.pretrained": "PreTrainedModel LoadReport",
+    "core.pretrained": "PreTrainedModel",
+    "core.report": "LoadReport",
     "core.auto": "AutoConfig AutoModel AutoModelForPreTraining AutoModelForCausalLM AutoModelForMaskedLM "
     "AutoModelForNextSentencePrediction AutoModelForSequenceClassification AutoModelForMultipleChoice "
     "AutoModelForTokenClassification AutoModelForQuestionAnswering AutoTokenizer",

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from polyformer.core.atomic import AtomicFiles
+from polyformer.core.atomic import AtomicFiles, explain
+from polyformer.core.errors import CheckpointError
 from polyformer.pipelines.base import in_batches
 from polyformer.pipelines.batching import padded
 from polyformer.pipelines.sentence import SentenceEncoder
@@ -219,9 +220,14 @@ def draw_map(
     ax.set_ylabel("second")
     ax.set(xticks=[], yticks=[])
     ax.spines[["top", "right"]].set_visible(False)
-    with AtomicFiles(path.parent) as files:
-        figure.savefig(files.path_for(path.name), format="png")
-        files.commit()
+    try:
+        with AtomicFiles(path.parent) as files:
+            figure.savefig(files.path_for(path.name), format="png")
+            files.commit()
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise explain(path.parent, error) from error
 
 
 def _largest(packages: np.ndarray) -> list[str]:

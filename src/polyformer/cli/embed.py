@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from polyformer.cli.common import (
     Clock,
@@ -18,6 +18,11 @@ from polyformer.cli.common import (
     print_json,
 )
 from polyformer.cli.texts import Texts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from polyformer.pipelines.sentence import SentenceEncoder
 
 EXAMPLES = """\
   polyformer embed sentences.txt                        writes vectors.npy
@@ -43,21 +48,10 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     output = _output(args)
-    texts = Texts(args.file, args.jsonl)
-    encoder, name = load_encoder(args)
-    clock = Clock()
-    if output is None:
-        vectors = encoder.encode(texts)
-    else:
-        import numpy as np
-
-        with new_file(output) as file:
-            vectors = encoder.encode(texts)
-            if not len(vectors):
-                raise Failure(f"{texts.name} has no text.")
-            np.save(file, vectors)
-    if not len(vectors):
-        raise Failure(f"{texts.name} has no text.")
+    with Texts(args.file, args.jsonl) as texts:
+        encoder, name = load_encoder(args)
+        clock = Clock()
+        vectors = _encode(encoder, texts) if output is None else _write(encoder, texts, output)
     count, width = vectors.shape
     summary = {"model": name, "texts": count, "width": width, "seconds": round(clock.seconds, 3)}
     if output is None:
@@ -67,6 +61,22 @@ def run(args: argparse.Namespace) -> None:
     else:
         rate = f"{count / clock.seconds:,.0f} a second"
         print(f"{output}: {plural(count, 'vector')} of {width} numbers, {clock.seconds:.1f} s, {rate}.")
+
+
+def _encode(encoder: "SentenceEncoder", texts: Texts) -> "np.ndarray":
+    vectors = encoder.encode(texts)
+    if not len(vectors):
+        raise Failure(f"{texts.name} has no text.")
+    return vectors
+
+
+def _write(encoder: "SentenceEncoder", texts: Texts, output: Path) -> "np.ndarray":
+    import numpy as np
+
+    with new_file(output) as file:  # before the work, so that a place that cannot be written is known at once
+        vectors = _encode(encoder, texts)
+        np.save(file, vectors)
+    return vectors
 
 
 def _output(args: argparse.Namespace) -> Path | None:

@@ -4,13 +4,13 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from polyformer.cli.common import Failure
 
 
 class Texts:
-    """The texts of a file, read as they are asked for; "-" is stdin.
+    """The texts of a file, read as they are asked for; "-" is stdin. A context manager that closes it.
 
     A text is a line, so that line i of the file is row i of the result: an empty line is an empty text.
     count: how many there are, None for stdin.
@@ -21,6 +21,13 @@ class Texts:
         self.jsonl = jsonl or name.endswith((".jsonl", ".ndjson"))
         self._file: IO[bytes] = sys.stdin.buffer if name == "-" else _open(Path(name))
         self.count = None if name == "-" else _count_lines(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not sys.stdin.buffer:
+            self._file.close()
 
     def __length_hint__(self) -> int:
         return self.count or 0

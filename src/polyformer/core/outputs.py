@@ -83,6 +83,16 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
 
 
 @dataclass
+class HeadOutput(ModelOutput):
+    """What a head with one set of scores gives: loss (), logits, and what the layers showed."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+
+
+@dataclass
 class CausalLMOutputWithCrossAttentions(ModelOutput):
     """loss (), logits (rows, length, words)."""
 
@@ -94,14 +104,8 @@ class CausalLMOutputWithCrossAttentions(ModelOutput):
     cross_attentions: Tensors | None = None
 
 
-@dataclass
-class MaskedLMOutput(ModelOutput):
+class MaskedLMOutput(HeadOutput):
     """loss (), logits (rows, length, words)."""
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    hidden_states: Tensors | None = None
-    attentions: Tensors | None = None
 
 
 @dataclass
@@ -115,44 +119,20 @@ class PreTrainingOutput(ModelOutput):
     attentions: Tensors | None = None
 
 
-@dataclass
-class NextSentencePredictorOutput(ModelOutput):
+class NextSentencePredictorOutput(HeadOutput):
     """loss (), logits (rows, 2): the second follows the first, or does not."""
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    hidden_states: Tensors | None = None
-    attentions: Tensors | None = None
 
-
-@dataclass
-class SequenceClassifierOutput(ModelOutput):
+class SequenceClassifierOutput(HeadOutput):
     """loss (), logits (rows, labels)."""
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    hidden_states: Tensors | None = None
-    attentions: Tensors | None = None
 
-
-@dataclass
-class MultipleChoiceModelOutput(ModelOutput):
+class MultipleChoiceModelOutput(HeadOutput):
     """loss (), logits (rows, choices)."""
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    hidden_states: Tensors | None = None
-    attentions: Tensors | None = None
 
-
-@dataclass
-class TokenClassifierOutput(ModelOutput):
+class TokenClassifierOutput(HeadOutput):
     """loss (), logits (rows, length, labels)."""
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    hidden_states: Tensors | None = None
-    attentions: Tensors | None = None
 
 
 @dataclass

@@ -1,75 +1,26 @@
 """The base of every model: configuration, weights from and to files, and the operations users expect of a model."""
 
+import copy
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint as recompute
 
 from polyformer.core.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from polyformer.core.config import CONFIG_NAME, Config
 from polyformer.core.errors import CheckpointError
 from polyformer.core.hub import find_weights
-from polyformer.core.keymap import KeyMap, Match, Plan, same
+from polyformer.core.keymap import KeyMap
+from polyformer.core.loading import Hollow, InMemory, fill, ties, wanted_dtype
+from polyformer.core.report import LoadReport, some
 
 logger = logging.getLogger("polyformer")
-
-
-@dataclass
-class LoadReport:
-    """What became of every weight when a model was loaded; names are the file's.
-
-    missing: not in the file, initialised from the seed.
-    unexpected: in the file, not used by this class.
-    mismatched: name, the file's shape, the model's; initialised from the seed (only with ignore_mismatched_sizes).
-    dropped: in the file and known to be of no use (position numbers, copies of tied weights).
-    config_extra: keys of config.json that this architecture does not know; config_suspects: those that look like a slip
-        for a field, and the field.
-    """
-
-    model: str
-    source: str = ""
-    dtype: torch.dtype = torch.float32
-    parameters: int = 0
-    seconds: float = 0.0
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    config_extra: list[str] = field(default_factory=list)
-    config_suspects: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def clean(self) -> bool:
-        """Whether every weight of the model came from the file."""
-        return not self.missing and not self.mismatched
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "dtype": str(self.dtype).removeprefix("torch.")}
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.model} from {self.source}: {self.parameters:,} parameters in "
-            f"{str(self.dtype).removeprefix('torch.')}, {self.seconds:.2f} s"
-        ]
-        for title, names in (
-            ("new, initialised from the seed", self.missing),
-            ("new because of another shape", [f"{n} {a} -> {b}" for n, a, b in self.mismatched]),
-            ("in the file, not used here", self.unexpected),
-            ("in the file, of no use", self.dropped),
-            ("unknown keys of config.json, kept", self.config_extra),
-            ("keys of config.json that look like a slip", [f"{a} for {b}" for a, b in self.config_suspects.items()]),
-        ):
-            if names:
-                lines.append(f"  {title}: {_some(names, 8)}")
-        return "\n".join(lines)
 
 
 class PreTrainedModel(nn.Module):
@@ -263,17 +214,20 @@ class PreTrainedModel(nn.Module):
         _refuse_other_frameworks(changes)
         if config is None:
             config = cls.config_class.from_pretrained(name_or_path, **where, **changes)
-        else:
+        elif changes:
+            config = copy.deepcopy(config)
             for name, value in changes.items():
                 setattr(config, name, value)
+        with Hollow():
+            model = cls(config)
         file: Checkpoint
-        file = _InMemory(state_dict) if state_dict is not None else open_checkpoint(find_weights(name_or_path, **where))
+        if state_dict is None:
+            file = open_checkpoint(find_weights(name_or_path, **where))
+        else:
+            file = InMemory(model.file_names(state_dict))
         with file:
-            dtype = _wanted_dtype(torch_dtype, file, config)
-            with torch.device("meta"), _Uninitialised():
-                model = cls(config)
-            report = LoadReport(cls.__name__, str(name_or_path), dtype)
-            model._fill(file, dtype, torch.device(device), ignore_mismatched_sizes, report)
+            report = LoadReport(cls.__name__, str(name_or_path), wanted_dtype(torch_dtype, file))
+            fill(model, file, report.dtype, torch.device(device), ignore_mismatched_sizes, report)
         report.config_suspects = config.suspects
         report.config_extra = sorted(config.extra)
         report.seconds = time.perf_counter() - begun
@@ -284,7 +238,7 @@ class PreTrainedModel(nn.Module):
             fresh = report.missing + [name for name, _, _ in report.mismatched]
             logger.warning(
                 "%s: these weights are not in %s and start from the seed, so train them before use: %s.",
-                cls.__name__, name_or_path, _some(fresh, 8),
+                cls.__name__, name_or_path, some(fresh, 8),
             )  # fmt: skip
         if output_loading_info:
             keys = {f"{kind}_keys": getattr(report, kind) for kind in ("missing", "unexpected", "mismatched")}
@@ -298,99 +252,6 @@ class PreTrainedModel(nn.Module):
         """What else a class keeps beside the weights: file name -> contents."""
         return {}
 
-    def _fill(
-        self, file: Checkpoint, dtype: torch.dtype, device: torch.device, ignore_mismatched: bool, report: LoadReport
-    ) -> None:
-        """Make the file's memory the parameters', or read the file straight into theirs."""
-        plan = self.keys.plan(file.keys(), base=self.is_base)
-        owners = _owners(self)
-        matches = self._through_ties(plan.matches, owners)
-        reads: list[tuple[str, Tensor]] = []
-        fresh: list[str] = []
-        for name, places in owners.items():
-            match, empty = matches.get(name), _parameter(*places[0])
-            pairs = [] if match is None else list(zip(match.theirs, match.views(empty), strict=True))
-            wrong = [(key, file.shape(key), tuple(view.shape)) for key, view in pairs if file.shape(key) != view.shape]
-            report.mismatched += wrong
-            if match is None or wrong:
-                fresh.append(name)
-            elif (data := _mapped(file, match, dtype, device)) is not None:
-                _replace(places, data)
-                continue
-            data = torch.empty(empty.shape, dtype=dtype, device=device)
-            _replace(places, data)
-            if match is not None and not wrong:
-                reads += zip(match.theirs, match.views(data), strict=True)
-        if report.mismatched and not ignore_mismatched:
-            raise _mismatch(type(self).__name__, report)
-        self._check_missing([n for n in fresh if n not in matches], owners, plan.incomplete, report)
-        file.read_many(reads)
-        _fill_buffers(self, device)
-        self._initialise_new(set(fresh))
-        self._account(plan, matches, owners, report)
-        report.parameters = self.num_parameters()
-
-    def _account(self, plan: Plan, matches: Mapping[str, Match], owners: Iterable[str], report: LoadReport) -> None:
-        """Name what was in the file and was not read."""
-        read = {key for name in owners if name in matches for key in matches[name].theirs}
-        ties = self._ties()
-        dropped, unexpected = set(plan.dropped), set(plan.unclaimed)
-        for name, match in plan.matches.items():
-            (dropped if name in ties else unexpected).update(set(match.theirs) - read)
-        for match in plan.incomplete.values():
-            unexpected.update(set(match.theirs) & plan.names)
-        report.dropped, report.unexpected = sorted(dropped), sorted(unexpected)
-
-    def _through_ties(
-        self, matches: Mapping[str, Match], owners: Mapping[str, list[tuple[nn.Module, str]]]
-    ) -> dict[str, Match]:
-        """A tied parameter may be in the file under any of its names; its first name counts most."""
-        known = dict(matches)
-        names = {(id(module), leaf): name for name, places in owners.items() for module, leaf in places}
-        for path, module in self.named_modules():
-            for leaf, _ in module.named_parameters(recurse=False):
-                alias, name = f"{path}.{leaf}".lstrip("."), names[id(module), leaf]
-                if alias != name and alias in matches and name not in known:
-                    known[name] = matches[alias]
-        return known
-
-    def _check_missing(
-        self,
-        names: list[str],
-        owners: Mapping[str, Any],
-        incomplete: Mapping[str, Match],
-        report: LoadReport,
-    ) -> None:
-        inside = "" if self.is_base else f"{self.base_model_prefix}."
-        theirs, _ = self.keys.names(names, base=self.is_base)
-        report.missing = [key for name in names for key in (theirs[name].theirs if name in theirs else (name,))]
-        lost = [n for n in names if n.startswith(inside) and not self.keys.may_be_new(n.removeprefix(inside))]
-        if not lost:
-            return
-        keys = [key for name in lost for key in (theirs[name].theirs if name in theirs else (name,))]
-        backbone = [n for n in owners if n.startswith(inside)]
-        if len(lost) >= len(backbone) - 2:
-            raise CheckpointError(
-                f"{report.source} has none of the weights of a {self.config.model_type} model: it is a checkpoint of "
-                f"another kind, or its names are not Hugging Face's."
-            )
-        raise CheckpointError(
-            f"{report.source} lacks {len(keys)} weights that {type(self).__name__} cannot do without: "
-            f"{_some(keys, 5)}. The file is incomplete, or config.json describes a larger model than it holds."
-        )
-
-    def _initialise_new(self, fresh: set[str]) -> None:
-        """Initialise modules that have a new parameter; what such a module got from the file stays."""
-        with torch.no_grad():
-            for path, module in self.named_modules():
-                own = {f"{path}.{leaf}".lstrip("."): p for leaf, p in module.named_parameters(recurse=False)}
-                if not fresh & own.keys():
-                    continue
-                loaded = {name: p.clone() for name, p in own.items() if name not in fresh}
-                self.init_weights(module)
-                for name, values in loaded.items():
-                    own[name].copy_(values)
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """`load_state_dict` takes the names of Hugging Face's files too."""
         shapes = {name: p.shape for name, p in self.named_parameters(remove_duplicate=False)}
@@ -401,20 +262,16 @@ class PreTrainedModel(nn.Module):
             foreign = {key: value for key, value in given.items() if key not in shapes}
             ours = {key: value for key, value in given.items() if key in shapes}
             ours |= self.keys.load(foreign, shapes, base=self.is_base)
-            for alias, name in self._ties().items():
+            for alias, name in ties(self).items():
                 if alias not in ours and name in ours:
                     ours[alias] = ours[name]
             state_dict.update({prefix + key: value for key, value in ours.items()})
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def _ties(self) -> dict[str, str]:
-        """Names of parameters that are the same as another, and that other's name."""
-        first: dict[int, str] = {}
-        ties = {}
-        for name, p in self.named_parameters(remove_duplicate=False):
-            if first.setdefault(id(p), name) != name:
-                ties[name] = first[id(p)]
-        return ties
+    def file_names(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Tensors under the file's names, whether they come under those or ours."""
+        ours = {name for name, _ in self.named_parameters(remove_duplicate=False)}
+        return self.keys.save(tensors, base=self.is_base) if tensors.keys() <= ours else tensors
 
     def save_pretrained(
         self,
@@ -436,7 +293,7 @@ class PreTrainedModel(nn.Module):
         """
         tensors = dict(self.state_dict() if state_dict is None else state_dict)
         if safe_serialization:
-            tensors = {name: t for name, t in tensors.items() if name not in self._ties()}
+            tensors = {name: t for name, t in tensors.items() if name not in ties(self)}
         self.config.architectures = [type(self).__name__]
         if state_dict is None:
             self.config.torch_dtype = str(self.dtype).removeprefix("torch.")
@@ -446,121 +303,13 @@ class PreTrainedModel(nn.Module):
         )  # fmt: skip
 
 
-# ---- helpers -----------------------------------------------------------------------------------------------------
-
-
-class _InMemory(Checkpoint):
-    """A dictionary of tensors that reads like a file."""
-
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors = tensors
-        self.metadata: dict[str, str] = {}
-
-    def keys(self) -> list[str]:
-        return list(self.tensors)
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        return tuple(self.tensors[key].shape)
-
-    def dtype(self, key: str) -> torch.dtype:
-        return self.tensors[key].dtype
-
-    def read(self, key: str, out: Tensor) -> None:
-        out.copy_(self.tensors[key])
-
-    def tensor(self, key: str) -> Tensor:
-        return self.tensors[key].clone()
-
-    def close(self) -> None:
-        pass
-
-
-class _Uninitialised(TorchFunctionMode):
-    """Modules made inside have no initial values: none would last, and drawing them for no memory is slow."""
-
-    FILLS = frozenset("normal_ uniform_ fill_ zero_ constant_ kaiming_uniform_ xavier_uniform_ trunc_normal_".split())
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in self.FILLS:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
-
-
-def _owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
-    """Every parameter by its first name, with all the places it is in."""
-    first: dict[int, str] = {}
-    owners: dict[str, list[tuple[nn.Module, str]]] = {}
-    for path, module in model.named_modules():
-        for leaf, p in module.named_parameters(recurse=False):
-            name = first.setdefault(id(p), f"{path}.{leaf}".lstrip("."))
-            owners.setdefault(name, []).append((module, leaf))
-    return owners
-
-
-def _parameter(module: nn.Module, leaf: str) -> nn.Parameter:
-    p = module._parameters[leaf]
-    assert p is not None
-    return p
-
-
-def _replace(places: list[tuple[nn.Module, str]], data: Tensor) -> None:
-    fresh = nn.Parameter(data, requires_grad=_parameter(*places[0]).requires_grad)
-    for module, leaf in places:
-        module._parameters[leaf] = fresh
-
-
-def _mapped(file: Checkpoint, match: Match, dtype: torch.dtype, device: torch.device) -> Tensor | None:
-    """A parameter that is one tensor of the file as it stands, without a copy."""
-    if match.operation is not same or device.type != "cpu" or file.dtype(match.theirs[0]) != dtype:
-        return None
-    return file.mapped(match.theirs[0])
-
-
-def _fill_buffers(model: nn.Module, device: torch.device) -> None:
-    """Buffers are computed, never read: a module that has some makes them again on request."""
-    for module in model.modules():
-        if any(b.is_meta for b in module.buffers(recurse=False)):
-            reset: Callable[[torch.device], None] = module.reset_buffers  # type: ignore[assignment]
-            reset(device)
-
-
 def _copy_rows(old: Tensor, new: Tensor) -> None:
     rows = min(old.shape[0], new.shape[0])
     with torch.no_grad():
         new[:rows] = old[:rows]
 
 
-def _wanted_dtype(asked: torch.dtype | str | None, file: Checkpoint, config: Config) -> torch.dtype:
-    if asked is None:
-        return torch.get_default_dtype()
-    if isinstance(asked, torch.dtype):
-        return asked
-    if asked == "auto":
-        kinds: Iterator[torch.dtype] = (file.dtype(key) for key in file.keys())
-        return next((kind for kind in kinds if kind.is_floating_point), torch.get_default_dtype())
-    named = getattr(torch, asked.removeprefix("torch."), None)
-    if not isinstance(named, torch.dtype):
-        raise ValueError(f"torch_dtype is {asked!r}; give a torch.dtype, its name, or 'auto'.")
-    return named
-
-
 def _refuse_other_frameworks(changes: dict[str, Any]) -> None:
     for name in ("from_tf", "from_flax"):
         if changes.pop(name, False):
             raise CheckpointError(f"{name}=True: only PyTorch weights (.safetensors, .bin) are read; convert them.")
-
-
-def _mismatch(model: str, report: LoadReport) -> CheckpointError:
-    key, theirs, ours = report.mismatched[0]
-    more = f" (and {len(report.mismatched) - 1} more)" if len(report.mismatched) > 1 else ""
-    return CheckpointError(
-        f"{key} has shape {theirs} in {report.source}, but {model} with this config wants {ours}{more}: correct "
-        f"config.json (or the arguments given here), or start them from the seed with ignore_mismatched_sizes=True."
-    )
-
-
-def _some(names: list[str], count: int) -> str:
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

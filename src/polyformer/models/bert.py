@@ -216,9 +216,13 @@ class BertModel(BertPreTrained):
 
         pooled = None if self.pooler is None else self.pooler(x, layout.real, taps.hidden_states)
         result = BaseModelOutputWithPoolingAndCrossAttentions(
-            x, pooled, None if use_cache is False else state, taps.seen("hidden_states") if hidden_states else None, taps.seen("attentions"),
-            taps.seen("cross_attentions") if source is not None else None,
-        )  # fmt: skip
+            last_hidden_state=x,
+            pooler_output=pooled,
+            past_key_values=None if use_cache is False else state,
+            hidden_states=taps.seen("hidden_states") if hidden_states else None,
+            attentions=taps.seen("attentions"),
+            cross_attentions=taps.seen("cross_attentions") if source is not None else None,
+        )
         return result if named else result.to_tuple()
 
     def recall(self, past: Past | None, use_cache: bool | None) -> State | None:

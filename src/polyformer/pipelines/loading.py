@@ -33,12 +33,22 @@ class Where:
 
 
 def device_of(device: torch.device | str | int | None) -> torch.device:
-    """Where to compute: the first GPU if there is one and nothing is asked for; a number counts GPUs, -1 is the CPU."""
+    """Where to compute: the first GPU if there is one and nothing is asked for; a number counts GPUs, -1 is the CPU.
+
+    Raises:
+        ValueError: there is no such device.
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if isinstance(device, int):
-        return torch.device("cpu" if device < 0 else f"cuda:{device}")
-    return torch.device(device)
+        device = "cpu" if device < 0 else f"cuda:{device}"
+    try:
+        made = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"{device!r} is no device of torch: there are 'cpu', 'cuda', 'cuda:1' and others.") from None
+    if made.type == "cuda" and (made.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"there is no {made} here, torch sees {torch.cuda.device_count()} GPUs: use device='cpu'.")
+    return made
 
 
 def load_model(
