@@ -6,7 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import polyformer
 import zoo
+from polyformer.core.errors import CheckpointError
 from test_parity import flat, inputs_of, reference_config
 
 CLASSES = [c for c in zoo.CASES if c.reference]
@@ -151,6 +153,32 @@ def test_load_state_dict_takes_the_names_of_files(tmp_path):
         other.load_state_dict(tensors | {"bert.embeddings.no_such.weight": torch.zeros(3)})
 
 
+def test_a_head_that_a_user_wrote_is_saved_and_loaded(tmp_path, caplog):
+    """Under its own names, beside the base model under the file's."""
+
+    class Ranker(polyformer.BertPreTrainedModel):
+        def __init__(self, config):
+            super().__init__(config)
+            self.bert = polyformer.BertModel(config, add_pooling_layer=False)
+            self.score = torch.nn.Linear(config.hidden_size, 1)
+            self.init_weights()
+
+        def forward(self, input_ids):
+            return self.score(self.bert(input_ids)[0][:, 0])
+
+    zoo.make(zoo.Case("BertModel", zoo.BERT.tiny)).save_pretrained(tmp_path / "bert")
+    model = Ranker.from_pretrained(tmp_path / "bert")
+    assert model.load_report.missing == ["score.weight", "score.bias"]
+    assert (model.score.bias == 0).all()
+    model.save_pretrained(tmp_path / "ranker")
+    assert {"score.weight", "bert.embeddings.LayerNorm.weight"} <= load_file(
+        tmp_path / "ranker/model.safetensors"
+    ).keys()
+    again = Ranker.from_pretrained(tmp_path / "ranker")
+    assert again.load_report.clean
+    assert_equal_weights(model, again)
+
+
 @zoo.each([c for c in zoo.CASES if c.name in ("", "untied", "pruned")])
 def test_a_state_dict_in_place_of_the_file_s(case, tmp_path):
     """Under our names or the file's."""
@@ -204,6 +232,10 @@ def test_a_new_head_comes_from_the_seed_and_is_said_once(tmp_path, caplog):
         assert "classifier.weight, classifier.bias" in caplog.text
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
+    with pytest.raises(
+        CheckpointError, match="no trained head for BertForTokenClassification, it lacks classifier.weight"
+    ):
+        cls.from_pretrained(tmp_path, strict=True)
     report = cls.from_pretrained(tmp_path).load_report
     assert report.missing == ["classifier.weight", "classifier.bias"]
     assert report.unexpected == ["pooler.dense.bias", "pooler.dense.weight"]

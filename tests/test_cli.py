@@ -451,3 +451,11 @@ def test_the_demo_answers_its_questions(minilm: Path) -> None:
 def test_the_installed_command_runs() -> None:
     done = process("--version")
     assert (done.returncode, done.stdout) == (0, f"polyformer {polyformer.__version__}\n")
+
+
+def test_fill_with_a_checkpoint_that_has_no_words_to_offer(tmp_path, minilm, capsys):
+    """A model without a masked language head would answer noise: it is refused instead."""
+    assert main(["fill", "Paris is [MASK].", "--model", str(minilm)]) == 1
+    error = capsys.readouterr().err
+    assert "has no trained head for BertForMaskedLM" in error
+    assert error.count("\n") == 1

@@ -18,18 +18,20 @@ _NAMES = {
     "AutoModelForNextSentencePrediction AutoModelForSequenceClassification AutoModelForMultipleChoice "
     "AutoModelForTokenClassification AutoModelForQuestionAnswering AutoTokenizer",
     "core.errors": "CheckpointError ConfigError",
-    "models.bert": "BertConfig BertModel BertForPreTraining BertLMHeadModel BertForMaskedLM "
+    "models.bert": "BertConfig BertPreTrained BertModel BertForPreTraining BertLMHeadModel BertForMaskedLM "
     "BertForNextSentencePrediction BertForSequenceClassification BertForMultipleChoice BertForTokenClassification "
     "BertForQuestionAnswering",
     "tokenizers.base": "PreTrainedTokenizer BatchEncoding",
     "tokenizers.bert": "BertTokenizer",
     "generation": "GenerationConfig",
-    "pipelines": "pipeline",
+    "parts.pooling": "AveragePooler",
+    "pipelines": "pipeline Pipeline SentenceEncoder",
 }
 _ALIASES = {  # another name for the same class
     "PreTrainedTokenizerFast": "PreTrainedTokenizer",
     "PreTrainedTokenizerBase": "PreTrainedTokenizer",
     "BertTokenizerFast": "BertTokenizer",
+    "BertPreTrainedModel": "BertPreTrained",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 

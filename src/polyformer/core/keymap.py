@@ -129,10 +129,11 @@ class KeyMap:
         self.drop = [_pattern(name) for name in drop]
         self.fresh, self.legacy, self.prefix = tuple(fresh), tuple(legacy), prefix
 
-    def plan(self, names: Iterable[str], *, base: bool) -> Plan:
+    def plan(self, names: Iterable[str], *, base: bool, own: Iterable[str] = ()) -> Plan:
         """Claim the names of a file for a base model (base=True) or a task class around one.
 
-        The file may be of either kind: the prefix is taken off or put on.
+        The file may be of either kind: the prefix is taken off or put on. Of names that no row knows, those in `own`
+        (the parameters of a head that a user wrote) stand for themselves.
         """
         names = frozenset(names)
         left = {self._current(name): name for name in sorted(names)}
@@ -147,19 +148,24 @@ class KeyMap:
                         full = all(name in left for name in match[1])
                         files = tuple(left.pop(name, name) for name in match[1])
                         (matches if full else incomplete)[match[0]] = Match(match[0], files, row.operation)
+        for name in () if base else sorted(left.keys() & set(own)):
+            matches[name] = Match(name, (left.pop(name),), same)
         return Plan(names, matches, incomplete, dropped, list(left.values()))
 
     def names(self, ours: Iterable[str], *, base: bool) -> tuple[dict[str, Match], list[str]]:
-        """The file's names for a module's: matches by our name, and names that no row knows."""
+        """The file's names for a module's: matches by our name, and names of the base model that no row knows.
+
+        A name of a head that no row knows, one that a user wrote, is the file's name too.
+        """
         matches, unknown = {}, []
         for name in ours:
             inside = base or name.startswith(f"{self.prefix}.")
             lead = f"{self.prefix}." if inside and not base else ""
             match = self._written(name, lead, self.base if inside else self.heads)
-            if match is None:
+            if match is None and inside:
                 unknown.append(name)
             else:
-                matches[name] = match
+                matches[name] = match or Match(name, (name,), same)
         return matches, unknown
 
     def load(self, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], *, base: bool) -> dict[str, Tensor]:

@@ -72,18 +72,20 @@ class Hollow(TorchFunctionMode):
 def fill(
     model: "PreTrainedModel",
     file: Checkpoint,
-    dtype: torch.dtype,
     device: torch.device,
-    ignore_mismatched: bool,
     report: LoadReport,
+    *,
+    ignore_mismatched: bool = False,
+    strict: bool = False,
 ) -> None:
     """Give the parameters of a hollow model their values, and note in the report where each came from.
 
     Raises:
-        CheckpointError: weights of the base model are missing, or shapes do not fit.
+        CheckpointError: weights of the base model are missing, or shapes do not fit; with `strict`, any are missing.
     """
-    plan = model.keys.plan(file.keys(), base=model.is_base)
+    dtype = report.dtype
     owners = _owners(model)
+    plan = model.keys.plan(file.keys(), base=model.is_base, own=owners)
     matches = _through_ties(model, plan.matches, owners)
     reads: list[tuple[str, Tensor]] = []
     fresh: list[str] = []
@@ -104,6 +106,11 @@ def fill(
     if report.mismatched and not ignore_mismatched:
         raise _mismatch(report)
     _check_missing(model, [name for name in fresh if name not in matches], owners, report)
+    if strict and not report.clean:
+        raise CheckpointError(
+            f"{report.source} has no trained head for {type(model).__name__}, it lacks {some(report.missing, 5)}: name a "
+            f"checkpoint that was trained for this task."
+        )
     file.read_many(reads)
     _fill_buffers(model, device)
     _initialise(model, set(fresh))
@@ -229,7 +236,7 @@ def _initialise(model: "PreTrainedModel", fresh: set[str]) -> None:
             if not fresh & own.keys():
                 continue
             loaded = {name: p.clone() for name, p in own.items() if name not in fresh}
-            model.init_weights(module)
+            model._init_weights(module)
             for name, values in loaded.items():
                 own[name].copy_(values)
 

@@ -104,7 +104,7 @@ class PreTrainedModel(nn.Module):
         fresh = nn.Embedding(
             new_num_tokens, table.embedding_dim, pad, device=table.weight.device, dtype=table.weight.dtype
         )
-        self.init_weights(fresh)
+        self._init_weights(fresh)
         _copy_rows(table.weight, fresh.weight)
         self.set_input_embeddings(fresh)
         out = self.get_output_embeddings()
@@ -116,7 +116,7 @@ class PreTrainedModel(nn.Module):
 
     def _resize_output(self, out: nn.Linear, rows: int) -> None:
         fresh = nn.Linear(out.in_features, rows, out.bias is not None, device=out.weight.device, dtype=out.weight.dtype)
-        self.init_weights(fresh)
+        self._init_weights(fresh)
         _copy_rows(out.weight, fresh.weight)
         out.weight, out.out_features = fresh.weight, rows
         if out.bias is not None:
@@ -140,18 +140,18 @@ class PreTrainedModel(nn.Module):
 
     # ---- weights ----
 
-    def init_weights(self, module: nn.Module) -> None:
+    def _init_weights(self, module: nn.Module) -> None:
         """Initialise one module's own parameters as the architecture's authors did."""
         raise NotImplementedError
 
-    def initialise(self) -> None:
+    def init_weights(self) -> None:
         """Prune and tie as the configuration says, then initialise every module that has not been yet."""
         if self.config.pruned_heads and self.is_base:
             self.prune_heads(self.config.pruned_heads)
         if self.device.type != "meta":
             for module in self.modules():
                 if not getattr(module, "initialised", False):
-                    self.init_weights(module)
+                    self._init_weights(module)
                     module.initialised = True  # type: ignore[assignment]
         self.tie_weights()
 
@@ -178,6 +178,7 @@ class PreTrainedModel(nn.Module):
         torch_dtype: torch.dtype | str | None = None,
         device: torch.device | str = "cpu",
         ignore_mismatched_sizes: bool = False,
+        strict: bool = False,
         output_loading_info: bool = False,
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -195,6 +196,7 @@ class PreTrainedModel(nn.Module):
             state_dict: weights used instead of the checkpoint's, under its names or ours.
             torch_dtype: type of the weights; "auto" = the file's; float32 otherwise, whatever the file has.
             ignore_mismatched_sizes: initialise weights of another shape than the file's instead of raising.
+            strict: raise instead of starting a head from the seed, for models that are to answer at once.
             output_loading_info: also return a dictionary of missing, unexpected and mismatched keys.
             changes: fields of the configuration to set (num_labels=3, pooling="attention", output_attentions=True).
 
@@ -227,7 +229,7 @@ class PreTrainedModel(nn.Module):
             file = InMemory(model.file_names(state_dict))
         with file:
             report = LoadReport(cls.__name__, str(name_or_path), wanted_dtype(torch_dtype, file))
-            fill(model, file, report.dtype, torch.device(device), ignore_mismatched_sizes, report)
+            fill(model, file, torch.device(device), report, ignore_mismatched=ignore_mismatched_sizes, strict=strict)
         report.config_suspects = config.suspects
         report.config_extra = sorted(config.extra)
         report.seconds = time.perf_counter() - begun

@@ -114,7 +114,7 @@ class SequenceClassification(Task):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.classifier = ClassifierHead(self.width, config.num_labels, config.classifier_dropout_rate)
-        self.initialise()
+        self.init_weights()
 
     def answer(self, inputs: dict[str, Any], labels: Tensor | None = None) -> SequenceClassifierOutput:
         """labels: (rows,) classes, (rows, labels) 0 or 1, or (rows,) or (rows, labels) numbers."""
@@ -132,7 +132,7 @@ class MultipleChoice(Task):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.classifier = ClassifierHead(self.width, 1, config.classifier_dropout_rate)
-        self.initialise()
+        self.init_weights()
 
     def answer(self, inputs: dict[str, Any], labels: Tensor | None = None) -> MultipleChoiceModelOutput:
         """labels: (rows,) number of the right choice."""
@@ -157,7 +157,7 @@ class TokenClassification(Task):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.classifier = ClassifierHead(self.width, config.num_labels, config.classifier_dropout_rate)
-        self.initialise()
+        self.init_weights()
 
     def answer(self, inputs: dict[str, Any], labels: Tensor | None = None) -> TokenClassifierOutput:
         """labels: (rows, length), -100 for none."""
@@ -175,7 +175,7 @@ class QuestionAnswering(Task):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.qa_outputs = nn.Linear(self.width, 2)
-        self.initialise()
+        self.init_weights()
 
     def answer(
         self, inputs: dict[str, Any], start_positions: Tensor | None = None, end_positions: Tensor | None = None
@@ -201,7 +201,7 @@ class NextSentencePrediction(Task):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.nsp = nn.Linear(self.width, 2)
-        self.initialise()
+        self.init_weights()
 
     def answer(self, inputs: dict[str, Any], labels: Tensor | None = None) -> NextSentencePredictorOutput:
         """labels: (rows,), 0 or 1."""
@@ -230,7 +230,7 @@ class MaskedLM(WordScores):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.initialise()
+        self.init_weights()
 
     def answer(self, inputs: dict[str, Any], labels: Tensor | None = None) -> MaskedLMOutput:
         """labels: (rows, length), -100 for a token that is not to be guessed."""
@@ -330,7 +330,7 @@ class CausalLM(Writes, WordScores):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.initialise()
+        self.init_weights()
 
     def answer(self, inputs: dict[str, Any], labels: Tensor | None = None) -> CausalLMOutputWithCrossAttentions:
         """labels: (rows, length), not shifted, -100 for a token that is not to be predicted."""
@@ -353,7 +353,7 @@ class SentencePairPretraining(WordScores):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.nsp = nn.Linear(self.width, 2)
-        self.initialise()
+        self.init_weights()
 
     def answer(
         self, inputs: dict[str, Any], labels: Tensor | None = None, next_sentence_label: Tensor | None = None

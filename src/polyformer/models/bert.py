@@ -89,7 +89,7 @@ class BertPreTrained(PreTrainedModel):
     config_class = BertConfig
     base_model_prefix = "bert"
 
-    def init_weights(self, module: nn.Module) -> None:
+    def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_range
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=std)
@@ -138,7 +138,7 @@ class BertModel(BertPreTrained):
         )  # fmt: skip
         self.layers = nn.ModuleList(layer(c) for _ in range(c.num_hidden_layers))
         self.pooler = pooling(c.pooling or "cls", width, c.num_hidden_layers) if add_pooling_layer else None
-        self.initialise()
+        self.init_weights()
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.embed.tokens

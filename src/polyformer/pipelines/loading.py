@@ -61,12 +61,17 @@ def load_model(
     torch_dtype: torch.dtype | str | None = None,
     **changes: Any,
 ) -> Any:
-    """The model of a task (a key of the registry's TASKS), ready to answer; `changes` are fields of its config."""
+    """The model of a task (a key of the registry's TASKS), ready to answer; `changes` are fields of its config.
+
+    Raises:
+        CheckpointError: the checkpoint has no head for the task, so that every answer would be noise.
+    """
     kind = config.model_type if config is not None else read_config(name_or_path, **where.options()).get("model_type")
     made = task_class(kind, task)
     return made.from_pretrained(
-        name_or_path, config=config, device=device_of(device), torch_dtype=torch_dtype, **where.options(), **changes
-    )
+        name_or_path, config=config, device=device_of(device), torch_dtype=torch_dtype, strict=True,
+        **where.options(), **changes,
+    )  # fmt: skip
 
 
 def load_states_model(name_or_path: str | os.PathLike[str], where: Where, **options: Any) -> Any:
