@@ -260,3 +260,32 @@ def test_sequence_losses_by_hand():
         losses.sequence_loss(logits, many, "ranking")
     with pytest.raises(ValueError, match=r"regression with 2 outputs wants \(3, 2\)"):
         losses.sequence_loss(logits, target, "regression")
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_new", "relu", "silu", "mish", "quick_gelu"])
+def test_the_activation_writes_over_inner_states_only_where_nobody_sees_them(name):
+    from polyformer.parts.feedforward import activation
+
+    ffn = FeedForward(6, 10, activation(name)).double()
+    x = torch.randn(3, 4, 6, dtype=F64)
+    want = ffn.down(ACTIVATIONS[name](ffn.up(x)))
+    before = x.clone()
+    with torch.no_grad():
+        torch.testing.assert_close(ffn(x), want)
+        seen = []
+        handle = ffn.up.register_forward_hook(lambda module, args, y: seen.append(y))
+        torch.testing.assert_close(ffn(x), want)
+        torch.testing.assert_close(seen[0], F.linear(x, ffn.up.weight, ffn.up.bias))  # what a hook kept is whole
+        handle.remove()
+        kept = torch.randn(3, 4, 10, dtype=F64)
+
+        class Fixed(nn.Module):
+            def forward(self, x):
+                return kept
+
+        ffn.up, old, copy = Fixed(), ffn.up, kept.clone()
+        ffn(x)
+        assert torch.equal(kept, copy)  # what another module gives may be its own
+        ffn.up = old
+    torch.testing.assert_close(ffn(x), want)
+    assert torch.equal(x, before)

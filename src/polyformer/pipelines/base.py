@@ -22,11 +22,11 @@ from polyformer.pipelines.batching import padded, token_batches, windows
 from polyformer.pipelines.loading import device_of, longest_input
 from polyformer.pipelines.progress import Progress
 
-# Tokens of a batch. On a CPU more is slower: a layer's largest array (tokens x inner width) leaves the cache, and above
-# 32 MiB glibc takes fresh pages from the system for each. Tokens a second of MiniLM on English text of 5 to 256 tokens,
-# in thousands, at 512, 1024, 2048, 4096, 8192, 16384 tokens: 5.8 5.6 5.4 5.8 5.1 4.8 with one thread and
-# 11.3 11.5 11.3 10.8 9.8 8.5 with two; of BERT-base with two 1.57 1.67 1.71 1.56 1.52. A GPU wants to be filled.
-CPU_TOKENS = 1024
+# Tokens of a batch. On a CPU more is slower: a layer's largest array (tokens x inner width) leaves the cache, and glibc
+# takes fresh pages from the system for it again and again. MiniLM on docstrings, one thread, texts a second at 256, 512,
+# 768, 1024, 2048 tokens: 98 106 107 102 102; 128 tokens each, ms a text at 512, 768, 1024, 2048: 23.4 23.0 23.6 25.3.
+# A GPU wants to be filled.
+CPU_TOKENS = 768
 GPU_TOKENS = 32768
 
 ALONE = -1  # the number of a text that is the only one
