@@ -108,8 +108,8 @@ def fill(
     _check_missing(model, [name for name in fresh if name not in matches], owners, report)
     if strict and not report.clean:
         raise CheckpointError(
-            f"{report.source} has no trained head for {type(model).__name__}, it lacks {some(report.missing, 5)}: name a "
-            f"checkpoint that was trained for this task."
+            f"{report.source} has no trained head for {type(model).__name__}, it lacks {some(report.missing, 5)}: "
+            f"name a checkpoint that was trained for this task."
         )
     file.read_many(reads)
     _fill_buffers(model, device)

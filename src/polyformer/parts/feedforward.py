@@ -83,8 +83,8 @@ def activation(name: str | Activation) -> Activation:
 class FeedForward(nn.Module):
     """width -> inner -> width, token by token.
 
-    The inner states are the largest array of a layer. Where nobody else can see them (no gradient, no hook, no graph), the
-    activation writes over them: half the memory, and no fresh pages from the system, which cost more than the arithmetic.
+    The inner states are the largest array of a layer. Where nobody else can see them (no gradient, no hook, no graph),
+    the activation writes over them: half the memory, and fewer fresh pages from the system, which cost more than it.
     """
 
     def __init__(self, width: int, inner: int, act: Activation) -> None:
@@ -95,10 +95,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.up(x)
-        alone = (
-            type(self.up) is nn.Linear and not self.up._forward_hooks and not torch.is_grad_enabled() and not tracing()
-        )
-        act = IN_PLACE.get(self.act, self.act) if alone else self.act
+        unseen = not (torch.is_grad_enabled() or tracing() or self.up._forward_hooks) and type(self.up) is nn.Linear
+        act = IN_PLACE.get(self.act, self.act) if unseen else self.act
         return self.down(act(inner))
 
 
