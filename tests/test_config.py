@@ -127,6 +127,14 @@ def test_other_architectures(tmp_path):
         polyformer.AutoModel.from_pretrained(tmp_path)
 
 
+def test_update():
+    config = polyformer.BertConfig()
+    config.update({"hidden_size": 24, "num_labels": 4, "mine": 1})
+    assert (config.hidden_size, config.num_labels, config.mine) == (24, 4, 1)
+    with pytest.raises(TypeError, match="did you mean 'hidden_size'"):
+        config.update({"hidden_sizee": 1})
+
+
 def test_aliases_give_the_uniform_names():
     from polyformer.core.config import config
 

@@ -196,6 +196,11 @@ class Config:
             result.pop("label2id", None)
         return result | {"model_type": self.model_type}
 
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Set several fields at once."""
+        for name, value in values.items():
+            setattr(self, name, value)
+
     def to_json_string(self) -> str:
         return json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 

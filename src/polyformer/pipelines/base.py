@@ -23,9 +23,9 @@ from polyformer.pipelines.loading import device_of, longest_input
 from polyformer.pipelines.progress import Progress
 
 # Tokens of a batch. On a CPU more is slower: a layer's largest array (tokens x inner width) leaves the cache, and
-# glibc takes fresh pages from the system for it again and again. MiniLM, one thread: docstrings, texts a second at 256,
-# 512, 768, 1024, 2048 tokens: 98 106 107 102 102; texts of 128 tokens, ms a text at 512, 768, 1024, 2048: 23.4 23.0 23.6
-# 25.3. A GPU wants to be filled.
+# glibc takes fresh pages from the system for it again and again. MiniLM, one thread: docstrings, texts a second at
+# 256, 512, 768, 1024, 2048 tokens: 98 106 107 102 102; texts of 128 tokens, ms each at 512, 768, 1024, 2048:
+# 23.4 23.0 23.6 25.3. A GPU wants to be filled.
 CPU_TOKENS = 768
 GPU_TOKENS = 32768
 
