@@ -72,7 +72,8 @@ def bert_base() -> Path:
     making = CACHE / "bert-base.making"
     shutil.rmtree(making, ignore_errors=True)
     torch.manual_seed(0)
-    BertModel(BertConfig()).save_pretrained(making)
+    # named, because CTranslate2's converter asks for it and transformers 5 no longer has it
+    BertModel(BertConfig(position_embedding_type="absolute")).save_pretrained(making)
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json", "modules.json"):
         shutil.copy(minilm() / name, making)
     (making / "sentence_bert_config.json").write_text('{"max_seq_length": 256}')

@@ -26,8 +26,6 @@ from polyformer.tokenizers.bert import BertTokenizer
 from polyformer.tokenizers.limits import NO_LIMIT
 from polyformer.tokenizers.truncation import cut, windows
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "vocab"
-REAL = Path(__file__).resolve().parents[2] / "real"
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 WORDS = (
     "the a hello world quick brown fox jump over lazy dog token naive cafe resume un want able run low new wide".split()
@@ -166,10 +164,8 @@ def test_same_words_as_transformers(tok, hf, words):
 
 
 @pytest.mark.parametrize("name", ["uncased", "cased", "multilingual-cased", "chinese"])
-def test_real_vocabularies_match_transformers(name, transformers):
-    folder = SHARED / f"bert-base-{name}"
-    if not folder.is_dir():
-        pytest.skip(f"the vocabulary {folder.name} is not here")
+def test_real_vocabularies_match_transformers(name, transformers, shared):
+    folder = shared / "vocab" / f"bert-base-{name}"
     lower = name == "uncased"
     ours = BertTokenizer.from_pretrained(folder, do_lower_case=lower)
     theirs = transformers.BertTokenizerFast.from_pretrained(folder, do_lower_case=lower)
@@ -182,16 +178,12 @@ def test_real_vocabularies_match_transformers(name, transformers):
     more = {"truncation": True, "max_length": 16, "padding": True, "return_tensors": "np"}
     assert outcome(lambda: ours(pairs, **more)) == outcome(lambda: theirs(pairs, **more))
     assert ours.vocab_size == theirs.vocab_size == len(ours.get_vocab())
-    odd = {
-        t for t in ours.get_vocab() if not t.isprintable()
-    }  # bert-base-chinese has U+2028, which transformers 5 strips
+    odd = {t for t in ours.get_vocab() if not t.isprintable()}  # U+2028 in bert-base-chinese: transformers 5 strips it
     assert {t: i for t, i in ours.get_vocab().items() if t not in odd}.items() <= theirs.get_vocab().items()
 
 
-def test_the_published_ids_of_bert_base_uncased():
-    if not (SHARED / "bert-base-uncased").is_dir():
-        pytest.skip("the vocabulary bert-base-uncased is not here")
-    tokenizer = BertTokenizer.from_pretrained(SHARED / "bert-base-uncased")
+def test_the_published_ids_of_bert_base_uncased(shared):
+    tokenizer = BertTokenizer.from_pretrained(shared / "vocab" / "bert-base-uncased")
     want = [101, 7592, 2088, 1010, 2023, 3475, 1005, 1056, 2019, 23653, 3231, 999, 102]
     assert tokenizer.encode("Hello world, this isn't an unbelievable test!") == want
 
@@ -648,10 +640,8 @@ def test_a_save_that_fails_leaves_the_old_files(vocab, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name", ["all-MiniLM-L6-v2", "bert-tiny-splade", "rampart-bert-ner", "antiberty-bert", "rxnfp-bert-base"]
 )
-def test_real_checkpoints(name):
-    if not (REAL / name).is_dir():
-        pytest.skip(f"the checkpoint {name} is not here")
-    tokenizer = BertTokenizer.from_pretrained(REAL / name)
+def test_real_checkpoints(name, real_weights):
+    tokenizer = BertTokenizer.from_pretrained(real_weights(name))
     ids = tokenizer(["hello", "C C O " * 700])["input_ids"]
     assert len(ids[0]) < 12 and len(ids[1]) > 700, "neither padded nor truncated"
     assert repr(tokenizer.model_max_length) in ("512", "no limit")
