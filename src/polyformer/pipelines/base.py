@@ -25,8 +25,9 @@ from polyformer.pipelines.progress import Progress
 # Tokens of a batch. On a CPU more is slower: a layer's largest array (tokens x inner width) leaves the cache, and
 # glibc takes fresh pages from the system for it again and again. MiniLM, one thread: docstrings, texts a second at
 # 256, 512, 768, 1024, 2048 tokens: 98 106 107 102 102; texts of 128 tokens, ms each at 512, 768, 1024, 2048:
-# 23.4 23.0 23.6 25.3. A GPU wants to be filled.
-CPU_TOKENS = 768
+# 23.4 23.0 23.6 25.3. Two threads share a batch: texts of 128 tokens a second at 512, 768, 1024, 1280, 1536, 2048,
+# 3072: 84 87 83 90 89 89 79. A GPU wants to be filled.
+CPU_TOKENS_A_THREAD, CPU_TOKENS_MOST = 768, 2048
 GPU_TOKENS = 32768
 
 ALONE = -1  # the number of a text that is the only one
@@ -179,7 +180,10 @@ def in_batches(columns: Columns, budget: int, device: torch.device) -> Iterator[
 
 
 def default_budget(device: torch.device) -> int:
-    return CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
+    """How many tokens to compute at once: what suits the device, and how many threads share a batch."""
+    if device.type != "cpu":
+        return GPU_TOKENS
+    return min(CPU_TOKENS_A_THREAD * torch.get_num_threads(), CPU_TOKENS_MOST)
 
 
 def check_budget(batch_tokens: int | None) -> int | None:
