@@ -1,6 +1,8 @@
 """Property 2: checkpoints both ways, bit for bit, under Hugging Face's names; the reference loads what we saved."""
 
+import io
 import json
+import pickle
 
 import pytest
 import torch
@@ -187,6 +189,33 @@ def test_a_state_dict_in_place_of_the_file_s(case, tmp_path):
     for tensors in (other.state_dict(), other.keys.save(other.state_dict(), base=other.is_base)):
         loaded = case.model_class.from_pretrained(tmp_path, state_dict=tensors, torch_dtype=torch.float64)
         assert_equal_weights(other, loaded)
+
+
+@pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
+def test_a_loaded_model_is_its_own(safe, tmp_path):
+    """Its weights may lie in the file, but pickles have each once, writing to them stays out of the file, and saving
+    over the file leaves the model as it was."""
+    case = zoo.Case("BertForMaskedLM", zoo.BERT.tiny)
+    zoo.make(case, dtype=torch.float32).save_pretrained(tmp_path, safe_serialization=safe)
+    path = tmp_path / ("model.safetensors" if safe else "pytorch_model.bin")
+    model, before = case.model_class.from_pretrained(tmp_path), path.read_bytes()
+    size = sum(p.numel() * 4 for p in model.parameters())
+    for dump in (pickle.dumps, torch_bytes):
+        assert size < len(dump(model.state_dict())) < 1.3 * size + 40_000
+        assert len(dump(model.bert.layers[0].ffn.up.bias)) < 5000
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1)
+    assert path.read_bytes() == before
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    zoo.make(case, dtype=torch.float32, seed=5).save_pretrained(tmp_path, safe_serialization=safe)
+    assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items())
+
+
+def torch_bytes(thing):
+    buffer = io.BytesIO()
+    torch.save(thing, buffer)
+    return buffer.getvalue()
 
 
 def test_a_config_that_is_passed_in_is_not_changed(tmp_path):

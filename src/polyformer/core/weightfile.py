@@ -190,9 +190,10 @@ class PlacedFile(Checkpoint):
             storage = torch.UntypedStorage.from_file(str(self.path), shared=False, nbytes=self._size)
             assert isinstance(storage, torch.UntypedStorage)
             self._storage = storage
-        view = torch.empty(0, dtype=place.dtype)
+        # A part of the storage of its own, so that what is saved or pickled of it is the tensor and not the file.
+        part = self._storage[place.begin : place.begin + place.span * place.dtype.itemsize]
         stride = place.stride or torch.empty(place.shape, device="meta").stride()
-        return view.set_(self._storage, place.begin // place.dtype.itemsize, place.shape, stride)
+        return torch.empty(0, dtype=place.dtype).set_(part, 0, place.shape, stride)
 
     def tensor(self, key: str) -> Tensor:
         place = self._place(key)
