@@ -185,6 +185,13 @@ def test_labels_outside_of_their_range():
         zoo.make(zoo.Case("BertForMultipleChoice", zoo.BERT.tiny))(ids)
 
 
+def test_arguments_of_the_class(folder):
+    model = polyformer.BertModel.from_pretrained(folder, add_pooling_layer=False)
+    assert model.pooler is None
+    assert model.load_report.clean
+    assert "add_pooling_layer" not in model.config.to_dict()
+
+
 def test_auto_classes(folder):
     assert type(polyformer.AutoModel.from_pretrained(folder)) is polyformer.BertModel
     assert type(polyformer.AutoModelForMaskedLM.from_pretrained(folder)) is polyformer.BertForMaskedLM

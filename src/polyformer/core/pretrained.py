@@ -1,6 +1,7 @@
 """The base of every model: configuration, weights from and to files, and the operations users expect of a model."""
 
 import copy
+import inspect
 import logging
 import os
 import time
@@ -198,7 +199,8 @@ class PreTrainedModel(nn.Module):
             ignore_mismatched_sizes: initialise weights of another shape than the file's instead of raising.
             strict: raise instead of starting a head from the seed, for models that are to answer at once.
             output_loading_info: also return a dictionary of missing, unexpected and mismatched keys.
-            changes: fields of the configuration to set (num_labels=3, pooling="attention", output_attentions=True).
+            changes: fields of the configuration to set (num_labels=3, pooling="attention", output_attentions=True), or
+                further arguments of the class (add_pooling_layer=False).
 
         On a CPU, weights that the model has just as the file does stay in the file until they are used or changed:
         replace such a file as save_pretrained does, do not write into it. What the file lacks for the head is
@@ -214,6 +216,8 @@ class PreTrainedModel(nn.Module):
             force_download=force_download, subfolder=subfolder,
         )  # fmt: skip
         _refuse_other_frameworks(changes)
+        own = [name for name in inspect.signature(cls).parameters if name in changes]
+        arguments = {name: changes.pop(name) for name in own}
         if config is None:
             config = cls.config_class.from_pretrained(name_or_path, **where, **changes)
         elif changes:
@@ -221,7 +225,7 @@ class PreTrainedModel(nn.Module):
             for name, value in changes.items():
                 setattr(config, name, value)
         with Hollow():
-            model = cls(config)
+            model = cls(config, **arguments)
         file: Checkpoint
         if state_dict is None:
             file = open_checkpoint(find_weights(name_or_path, **where))
