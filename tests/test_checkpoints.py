@@ -282,6 +282,42 @@ def test_resized_and_pruned_models_come_back(tmp_path):
     assert again.config.pruned_heads == {1: [0, 2]}
 
 
+def test_every_operation_of_the_key_table_reads_and_writes_its_definition():
+    """Fused, transposed and (width, heads, dim) tensors: read as the definition says, and writing undoes it."""
+    from polyformer.core.keymap import Fuse, Heads, KeyMap, same, transposed
+
+    table = KeyMap(
+        [
+            ("a.{i}.{q|k|v}.{p}", "x.{i}.qkv.{p}", Fuse()),
+            ("wide.{k|v}", "kv", Fuse(1)),
+            ("conv.{i}.w", "lin.{i}.weight", transposed),
+            ("rel.{q|k}", "rel.weight", Heads(2)),
+            ("plain", "ours", same),
+        ],
+        prefix="m",
+    )
+    theirs = {f"a.{i}.{n}.{p}": torch.randn(4, 3) for i in (0, 11) for n in "qkv" for p in ("weight", "bias")}
+    theirs |= {"wide.k": torch.randn(4, 3), "wide.v": torch.randn(4, 3), "conv.7.w": torch.randn(5, 2)}
+    theirs |= {"rel.q": torch.randn(5, 2, 3), "rel.k": torch.randn(5, 2, 3), "plain": torch.randn(2)}
+    want = {
+        f"x.{i}.qkv.{p}": torch.cat([theirs[f"a.{i}.{n}.{p}"] for n in "qkv"])
+        for i in (0, 11)
+        for p in ("weight", "bias")
+    }
+    want |= {"kv": torch.cat([theirs["wide.k"], theirs["wide.v"]], 1), "lin.7.weight": theirs["conv.7.w"].T}
+    want |= {"rel.weight": torch.cat([theirs[f"rel.{n}"].reshape(5, 6).T for n in "qk"]), "ours": theirs["plain"]}
+    shapes = {name: value.shape for name, value in want.items()}
+    for prefix in ("", "m."):
+        got = table.load({prefix + name: value for name, value in theirs.items()}, shapes, base=True)
+        assert got.keys() == want.keys()
+        assert all(torch.equal(got[name], value) for name, value in want.items())
+    back = table.save(want, base=True)
+    assert back.keys() == theirs.keys()
+    assert all(torch.equal(back[name], value) for name, value in theirs.items())
+    assert table.plan(["a.0.q.weight", "nobody"], base=True).unclaimed == ["nobody"]
+    assert "x.0.qkv.weight" in table.plan(["a.0.q.weight"], base=True).incomplete
+
+
 def test_key_table_errors_are_found_at_import_time():
     from polyformer.core.keymap import KeyMap
 

@@ -159,6 +159,28 @@ def test_too_long_ids_outside_and_other_inputs():
         model(torch.ones(1, 2, dtype=torch.long), inputs_embeds=torch.ones(1, 2, 24))
     with pytest.raises(ValueError, match=r"input_ids must have shape \(rows, length\), not \(3,\)"):
         model(torch.ones(3, dtype=torch.long))
+    ids = torch.ones(2, 3, dtype=torch.long)
+    for inputs, error, match in (
+        ({"position_ids": torch.tensor([[0, 1, 32]])}, ValueError, "position_ids has 32, but only 0 to 31 are known"),
+        ({"position_ids": torch.tensor([[0, 1]])}, ValueError, r"position_ids has shape \(1, 2\), but \(2, 3\) was"),
+        ({"token_type_ids": torch.zeros(2, 2).long()}, ValueError, r"token_type_ids has shape \(2, 2\), but \(2, 3\)"),
+        (
+            {"head_mask": torch.ones(5)},
+            ValueError,
+            r"head_mask has shape \(5,\), but the 3 layers have 3, 3, 3 heads",
+        ),
+        ({"head_mask": torch.ones(2, 3)}, ValueError, r"head_mask has shape \(2, 3\), but the 3 layers"),
+    ):
+        with pytest.raises(error, match=match):
+            model(ids, **inputs)
+    with pytest.raises(TypeError, match=r"input_ids are torch\.float32, but ids are integers"):
+        model(torch.ones(1, 3))
+    with pytest.raises(ValueError, match="have no tokens: give at least one"):
+        model(torch.ones(1, 0, dtype=torch.long))
+    with pytest.raises(ValueError, match="inputs_embeds are 5 wide, but this model's embeddings are 24 wide"):
+        model(inputs_embeds=torch.ones(1, 2, 5))
+    with pytest.raises(ValueError, match="cannot prune layer 7: there are layers 0 to 2"):
+        model.prune_heads({7: [0]})
     with pytest.raises(ValueError, match="need a decoder with cross-attention"):
         model(torch.ones(1, 2, dtype=torch.long), encoder_hidden_states=torch.ones(1, 2, 24))
     with pytest.raises(TypeError, match=r"no argument 'atention_mask'; did you mean 'attention_mask'\?"):

@@ -25,7 +25,14 @@ from polyformer.core.tasks import (
 )
 from polyformer.parts.attention import Attention, CrossAttention, per_layer
 from polyformer.parts.blocks import PostNormBlock, PostNormCrossBlock
-from polyformer.parts.embeddings import Embeddings, UnplacedEmbeddings, batch_shape, check_ids, check_length
+from polyformer.parts.embeddings import (
+    Embeddings,
+    UnplacedEmbeddings,
+    batch_shape,
+    check_ids,
+    check_length,
+    check_width,
+)
 from polyformer.parts.feedforward import ChunkedFeedForward, FeedForward, activation
 from polyformer.parts.layout import Layout
 from polyformer.parts.pooling import POOLINGS, pooling
@@ -183,8 +190,13 @@ class BertModel(BertPreTrained):
         state = self.recall(past_key_values, use_cache)
         past = 0 if state is None else state.length
         check_length(past + length, c.max_position_embeddings)
-        check_ids(input_ids, c.vocab_size, "input_ids", "is this the model's own tokenizer, were tokens added to it?")
-        check_ids(token_type_ids, c.type_vocab_size, "token_type_ids", "this model tells that many segments apart")
+        check_width(inputs_embeds, c.hidden_size)
+        for ids, name, limit, remedy in (
+            (input_ids, "input_ids", c.vocab_size, "is this the model's own tokenizer, were tokens added to it?"),
+            (token_type_ids, "token_type_ids", c.type_vocab_size, "this model tells that many segments apart"),
+            (position_ids, "position_ids", c.max_position_embeddings, "this model knows that many positions"),
+        ):
+            check_ids(ids, limit, name, remedy, (rows, length))
 
         source = encoder_hidden_states
         if source is not None and not c.add_cross_attention:
@@ -198,7 +210,8 @@ class BertModel(BertPreTrained):
         across = None if source is None else Layout.across(encoder_attention_mask, layout.positions)
         every_layer = hidden_states or (self.pooler is not None and self.pooler.needs_layers)
         taps = Taps(layout, hidden_states=every_layer, attentions=attentions)
-        head_masks = per_layer(head_mask, len(self.layers))
+        heads = [c.num_attention_heads - len(c.pruned_heads.get(i, ())) for i in range(len(self.layers))]
+        head_masks = per_layer(head_mask, heads)
         if position_ids is not None:
             position_ids = layout.pack(position_ids.expand(rows, length))
 
@@ -237,6 +250,8 @@ class BertModel(BertPreTrained):
     def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
         """Remove attention heads for good: {layer: heads}, numbered as in the unpruned model; kept in the config."""
         for number, heads in heads_to_prune.items():
+            if not 0 <= number < len(self.layers):
+                raise ValueError(f"cannot prune layer {number}: there are layers 0 to {len(self.layers) - 1}.")
             if wrong := [h for h in heads if not 0 <= h < self.config.num_attention_heads]:
                 last = self.config.num_attention_heads - 1
                 raise ValueError(f"cannot prune heads {wrong} of layer {number}: it has heads 0 to {last}.")

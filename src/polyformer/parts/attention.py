@@ -1,12 +1,12 @@
 """Multi-head attention over one sequence, and from one sequence to another (Vaswani et al. 2017, section 3.2.2)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from polyformer.parts.attend import attend, attend_packed
-from polyformer.parts.layout import Layout
+from polyformer.parts.layout import Layout, tracing
 from polyformer.parts.state import KV, CrossKV, PreallocatedKV
 from polyformer.parts.taps import Taps
 
@@ -109,10 +109,20 @@ class CrossAttention(nn.Module):
         self.out = _columns(self.out, kept)
 
 
-def per_layer(head_mask: Tensor | None, layers: int) -> list[Tensor | None]:
-    """(heads,) or (layers, heads) -> one (1, heads, 1, 1) a layer, to multiply attention weights with."""
+def per_layer(head_mask: Tensor | None, heads: Sequence[int]) -> list[Tensor | None]:
+    """(heads,) or (layers, heads) -> one (1, heads, 1, 1) a layer, to multiply attention weights with.
+
+    heads: how many each layer has.
+    """
+    layers = len(heads)
     if head_mask is None:
         return [None] * layers
+    wanted = (heads[0],) if head_mask.dim() == 1 else (layers, heads[0])
+    if not tracing() and head_mask.dim() < 3 and (len({*heads}) > 1 or tuple(head_mask.shape) != wanted):
+        raise ValueError(
+            f"head_mask has shape {tuple(head_mask.shape)}, but the {layers} layers have {', '.join(map(str, heads))} "
+            f"heads: give one number a head, (heads,) or (layers, heads), which wants as many heads in every layer."
+        )
     rows = head_mask.expand(layers, -1) if head_mask.dim() == 1 else head_mask
     return [row.view(1, -1, 1, 1) if row.dim() == 1 else row for row in rows]
 

@@ -1,5 +1,6 @@
 """What a model reads: the sum of a token's, its position's and its segment's vectors."""
 
+import torch
 from torch import Tensor, nn
 
 from polyformer.parts.layout import tracing
@@ -57,15 +58,29 @@ def batch_shape(ids: Tensor | None, vectors: Tensor | None) -> tuple[int, int]:
     if given.dim() != wanted:
         name, shape = ("input_ids", "(rows, length)") if ids is not None else ("inputs_embeds", "(rows, length, width)")
         raise ValueError(f"{name} must have shape {shape}, not {tuple(given.shape)}: one row a sequence.")
+    if not tracing() and not given.shape[1]:
+        raise ValueError("the sequences have no tokens: give at least one, if only the special ones.")
     return given.shape[0], given.shape[1]
 
 
-def check_ids(ids: Tensor | None, limit: int, name: str, remedy: str) -> None:
-    """Raise one clear sentence for an id outside [0, limit).
+def check_width(vectors: Tensor | None, width: int) -> None:
+    """Raise one clear sentence for inputs_embeds of another width than the model's."""
+    if vectors is not None and not tracing() and vectors.shape[-1] != width:
+        raise ValueError(f"inputs_embeds are {vectors.shape[-1]} wide, but this model's embeddings are {width} wide.")
 
-    Only for ids on the CPU: elsewhere a look at them would make the device wait, and it reports them itself.
+
+def check_ids(ids: Tensor | None, limit: int, name: str, remedy: str, shape: tuple[int, int]) -> None:
+    """Raise one clear sentence for ids that are no integers, not of this shape or one row of it, or not in [0, limit).
+
+    The last only for ids on the CPU: elsewhere a look at them would make the device wait, and it reports them itself.
     """
-    if ids is None or tracing() or ids.device.type != "cpu" or not ids.numel():
+    if ids is None or tracing():
+        return
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"{name} are {ids.dtype}, but ids are integers: torch.int64.")
+    if tuple(ids.shape) not in (shape, (1, shape[1]), shape[1:]):
+        raise ValueError(f"{name} has shape {tuple(ids.shape)}, but {shape} was expected: one a token.")
+    if ids.device.type != "cpu" or not ids.numel():
         return
     low, high = (int(v) for v in ids.aminmax())
     if low < 0 or high >= limit:
