@@ -450,7 +450,7 @@ def test_feature_extraction_as_arrays_and_streams(tiny: Path) -> None:
 
 def test_feature_extraction_says_when_a_text_is_too_long(tiny: Path) -> None:
     extract = pipeline("feature-extraction", tiny)
-    with pytest.raises(ValueError, match="text 5 has 82 tokens, and this model takes 48: .*truncation=True"):
+    with pytest.raises(ValueError, match="text 5 has 82 tokens, and this model takes 48: .*on_long='truncate'"):
         extract(TEXTS)
     with pytest.raises(ValueError, match="the text has 82 tokens"):
         extract(TEXTS[5])
@@ -489,7 +489,7 @@ def test_fill_mask_by_hand(tiny: Path, fill: FillMaskPipeline) -> None:
     assert [word["token_str"] for word in got] == [VOCAB[i] for i in best]
     filled = [best[0] if token == VOCAB.index("[MASK]") else token for token in ids]
     assert got[0]["sequence"] == fill.tokenizer.decode(filled, skip_special_tokens=True)
-    assert set(got[0]) == {"score", "token", "token_str", "sequence"}
+    assert set(got[0]) == {"score", "token", "token_str", "word", "sequence"}
 
 
 def test_fill_mask_with_two_masks(tiny: Path, fill: FillMaskPipeline) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from polyformer import __version__
-from polyformer.cli import demo, embed, fill, info, search
+from polyformer.cli import demo, embed, fill, info, run, search
 from polyformer.cli.common import Failure, Usage, say, speaking
 
 EXAMPLES = """\
@@ -23,6 +23,7 @@ examples:
   polyformer search "how are errors handled?" docs/     search your own files by meaning
   polyformer embed sentences.txt -o vectors.npy         a vector a line
   polyformer fill "Paris is the [MASK] of France." --model bert-base-uncased
+  polyformer run ner "Ada lives in Paris." --model M    a task of many: labels, entities, answers, choices
   polyformer info bert-base-uncased                     what is in a checkpoint
 
 Models are folders in Hugging Face's layout or names on the hub. `polyformer COMMAND --help` has more examples.
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--version", action="version", version=f"polyformer {__version__}")
     commands = made.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    for module in (embed, search, fill, info, demo):
+    for module in (embed, search, fill, run, info, demo):
         module.add(commands)
     return made
 

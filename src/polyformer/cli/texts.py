@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from polyformer.cli.common import Failure
 
@@ -32,21 +32,36 @@ class Texts:
     def __length_hint__(self) -> int:
         return self.count or 0
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Any]:
         for number, line in enumerate(self._file, 1):
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
                 raise Failure(f"line {number} of {self.name} is not UTF-8 text ({error.reason}).") from None
-            yield json_text(text, number, self.name) if self.jsonl else text
+            yield self.parsed(text, number) if self.jsonl else text
+
+    def parsed(self, line: str, number: int) -> Any:
+        """What a line of JSON is taken for."""
+        return json_text(line, number, self.name)
+
+
+class Items(Texts):
+    """The same with any JSON in a line: a question with its text, a text with its choices."""
+
+    def parsed(self, line: str, number: int) -> Any:
+        return json_value(line, number, self.name)
+
+
+def json_value(line: str, number: int, name: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise Failure(f"line {number} of {name} is not JSON ({error}).") from None
 
 
 def json_text(line: str, number: int, name: str) -> str:
     """The "text" of a line of JSON."""
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise Failure(f"line {number} of {name} is not JSON ({error}).") from None
+    value = json_value(line, number, name)
     text = value.get("text") if isinstance(value, dict) else None
     if not isinstance(text, str):
         raise Failure(f'line {number} of {name} is no object with a "text".')

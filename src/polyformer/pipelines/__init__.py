@@ -11,17 +11,33 @@ if TYPE_CHECKING:
     from polyformer.pipelines.factory import pipeline
     from polyformer.pipelines.feature_extraction import FeatureExtractionPipeline
     from polyformer.pipelines.fill_mask import FillMaskPipeline
+    from polyformer.pipelines.multiple_choice import MultipleChoicePipeline
+    from polyformer.pipelines.question_answering import QuestionAnsweringPipeline
     from polyformer.pipelines.sentence import SentenceEncoder
+    from polyformer.pipelines.sentence_similarity import SentenceSimilarityPipeline
+    from polyformer.pipelines.text_classification import TextClassificationPipeline
+    from polyformer.pipelines.token_classification import TokenClassificationPipeline
+    from polyformer.pipelines.zero_shot import ZeroShotClassificationPipeline
 
 _HOME = {
     "FeatureExtractionPipeline": "feature_extraction",
     "FillMaskPipeline": "fill_mask",
+    "MultipleChoicePipeline": "multiple_choice",
     "Pipeline": "base",
+    "QuestionAnsweringPipeline": "question_answering",
     "SentenceEncoder": "sentence",
+    "SentenceSimilarityPipeline": "sentence_similarity",
+    "TextClassificationPipeline": "text_classification",
+    "TokenClassificationPipeline": "token_classification",
+    "ZeroShotClassificationPipeline": "zero_shot",
     "pipeline": "factory",
 }
 
-__all__ = ["FeatureExtractionPipeline", "FillMaskPipeline", "Pipeline", "SentenceEncoder", "pipeline"]
+__all__ = [
+    "FeatureExtractionPipeline", "FillMaskPipeline", "MultipleChoicePipeline", "Pipeline", "QuestionAnsweringPipeline",
+    "SentenceEncoder", "SentenceSimilarityPipeline", "TextClassificationPipeline", "TokenClassificationPipeline",
+    "ZeroShotClassificationPipeline", "pipeline",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

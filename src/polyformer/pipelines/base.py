@@ -8,7 +8,6 @@ rows, and what the answer is. The rest is here.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from operator import length_hint
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +20,7 @@ from polyformer.core.pretrained import PreTrainedModel
 from polyformer.pipelines.batching import padded, token_batches, windows
 from polyformer.pipelines.loading import device_of, longest_input
 from polyformer.pipelines.progress import Progress
+from polyformer.pipelines.rows import OVERLAP, Row, called, check_texts, rows_of, tokens_of
 
 # Tokens of a batch. On a CPU more is slower: a layer's largest array (tokens x inner width) leaves the cache, and
 # glibc takes fresh pages from the system for it again and again. MiniLM, one thread: docstrings, texts a second at
@@ -33,19 +33,6 @@ GPU_TOKENS = 32768
 ALONE = -1  # the number of a text that is the only one
 
 Columns = Mapping[str, Sequence[Sequence[int]]]  # input_ids and, where a model wants them, token_type_ids: a list a row
-
-
-@dataclass
-class Row:
-    """One sequence for the model, a text or a part of one.
-
-    ids, types: (length,) token ids, special ones included, and segments where they are not all 0.
-    result: what `compute` gave for it.
-    """
-
-    ids: list[int]
-    types: list[int] | None = None
-    result: Any = field(default=None, repr=False)
 
 
 class Pipeline(ABC):
@@ -77,7 +64,7 @@ class Pipeline(ABC):
     # ---- what a task says ----
 
     @abstractmethod
-    def prepare(self, texts: Sequence[Any], first: int, options: Mapping[str, Any]) -> list[list[Row]]:
+    def prepare(self, texts: Sequence[Any], first: int, options: Mapping[str, Any]) -> Sequence[Sequence[Row]]:
         """The rows of every text; `first` is the number of the first one among all texts, for `called` in messages."""
 
     @abstractmethod
@@ -85,7 +72,7 @@ class Pipeline(ABC):
         """Run the model on a batch; one result a row. `inputs` are (rows, length); no mask = no padding."""
 
     @abstractmethod
-    def answer(self, text: Any, rows: Sequence[Row], options: Mapping[str, Any]) -> Any:
+    def answer(self, text: Any, rows: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """The answer for a text from its rows and their results."""
 
     # ---- what is the same for all ----
@@ -98,7 +85,7 @@ class Pipeline(ABC):
         """The answer, the list of answers, or an iterator over them, as the inputs are."""
         if isinstance(inputs, (list, tuple)):
             return list(self.stream(inputs, options, show_progress))
-        if isinstance(inputs, str) or not isinstance(inputs, Iterable):
+        if isinstance(inputs, (str, Mapping)) or not isinstance(inputs, Iterable):
             return next(self.stream([inputs], options, False, first=ALONE))
         return self.stream(inputs, options, show_progress)
 
@@ -130,25 +117,36 @@ class Pipeline(ABC):
                 row.result = result
             yield len(batch)
 
-    def rows_of(self, texts: Sequence[str], first: int, truncation: bool = False) -> list[Row]:
-        """A row for every text, by the tokenizer.
+    @property
+    def limit(self) -> int | None:
+        """How many tokens a row may have, special ones included; None where nothing says so."""
+        return longest_input(self.tokenizer, self.model)
+
+    def rows(self, texts: Sequence[str], first: int, on_long: str = "error") -> Sequence[Sequence[Row]]:
+        """The rows of every text: one each, or several windows of a long one; `on_long` as in rows.py.
 
         Raises:
-            TypeError: not a text. ValueError: more tokens than the model takes, and `truncation` is off.
+            TypeError: not a text. ValueError: more tokens than the model takes, where that is an error.
         """
         check_texts(texts, first)
-        limit = longest_input(self.tokenizer, self.model)
-        cut = {"truncation": True, "max_length": limit} if truncation and limit is not None else {}
+        limit, window = self.limit, on_long == "window"
+        cut = {"truncation": True, "max_length": limit} if on_long == "truncate" and limit is not None else {}
         made = self.tokenizer(list(texts), return_attention_mask=False, verbose=False, **cut)
-        ids = made["input_ids"]
-        for number, row in enumerate(ids):
-            if limit is not None and len(row) > limit:
+        types = made.get("token_type_ids") or [None] * len(texts)
+        found: list[Sequence[Row]] = []
+        for number, (ids, kinds) in enumerate(zip(made["input_ids"], types, strict=True), first):
+            fits = limit is None or len(ids) <= limit
+            if not fits and not window:
                 raise ValueError(
-                    f"{called(first + number)} has {len(row)} tokens, and this model takes {limit}: shorten or split "
-                    "it, or pass truncation=True to leave out the rest."
+                    f"{called(number)} has {len(ids)} tokens, and this model takes {limit}: pass on_long='window' to "
+                    "read it piece by piece, or on_long='truncate' to leave out the rest."
                 )
-        types = made.get("token_type_ids") or [None] * len(ids)
-        return [Row(row, kinds if kinds and any(kinds) else None) for row, kinds in zip(ids, types, strict=True)]
+            if fits:
+                found.append([Row(ids, kinds if kinds and any(kinds) else None)])
+            else:
+                (tokens,) = tokens_of(self.tokenizer, [texts[number - first]])
+                found.append(rows_of(self.tokenizer, tokens, limit, on_long, number, overlap=OVERLAP))
+        return found
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model and tokenizer into a folder that `pipeline` reads."""
@@ -190,15 +188,3 @@ def check_budget(batch_tokens: int | None) -> int | None:
     if batch_tokens is not None and batch_tokens < 1:
         raise ValueError(f"batch_tokens is {batch_tokens}: give the number of tokens of a batch, at least 1.")
     return batch_tokens
-
-
-def called(number: int) -> str:
-    """What messages call a text."""
-    return "the text" if number < 0 else f"text {number}"
-
-
-def check_texts(texts: Iterable[Any], first: int = 0) -> None:
-    """Raise TypeError for what is not a text, with its number."""
-    for number, text in enumerate(texts, first):
-        if not isinstance(text, str):
-            raise TypeError(f"{called(number)} is a {type(text).__name__}, not a str.")

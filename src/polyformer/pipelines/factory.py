@@ -17,8 +17,16 @@ if TYPE_CHECKING:
 TASKS = {
     "feature-extraction": ("feature_extraction", "FeatureExtractionPipeline"),
     "fill-mask": ("fill_mask", "FillMaskPipeline"),
+    "multiple-choice": ("multiple_choice", "MultipleChoicePipeline"),
+    "question-answering": ("question_answering", "QuestionAnsweringPipeline"),
     "sentence-embedding": ("sentence", "SentenceEncoder"),
+    "sentence-similarity": ("sentence_similarity", "SentenceSimilarityPipeline"),
+    "text-classification": ("text_classification", "TextClassificationPipeline"),
+    "token-classification": ("token_classification", "TokenClassificationPipeline"),
+    "zero-shot-classification": ("zero_shot", "ZeroShotClassificationPipeline"),
 }
+ALIASES = {"ner": "token-classification", "sentiment-analysis": "text-classification"}
+EMBEDDING = ("feature-extraction", "sentence-embedding", "sentence-similarity")  # they have a default model
 
 
 def pipeline(
@@ -39,9 +47,11 @@ def pipeline(
     """A callable that does a task with a model, from text to answer.
 
     Args:
-        task: "feature-extraction" (a vector a token), "sentence-embedding" (a vector a text) or "fill-mask".
-        model: a folder, a repository of the hub, or a loaded model. Without one, the two embedding tasks use
-            all-MiniLM-L6-v2 from the extra [demo].
+        task: "feature-extraction" (a vector a token), "sentence-embedding" (a vector a text), "sentence-similarity",
+            "fill-mask", "text-classification" (or "sentiment-analysis"), "zero-shot-classification",
+            "token-classification" (or "ner"), "question-answering", "multiple-choice".
+        model: a folder, a repository of the hub, or a loaded model. Without one, the three tasks that compare vectors
+            use all-MiniLM-L6-v2 from the extra [demo].
         config: used instead of the checkpoint's.
         tokenizer: a tokenizer or its name, where it is not the model's own.
         device: "cpu", "cuda:1", a number of a GPU or -1 for the CPU; the first GPU, if there is one, by default. A
@@ -57,11 +67,12 @@ def pipeline(
         >>> fill("Paris is the [MASK] of France.")[0]["token_str"]
         'capital'
     """
+    task = ALIASES.get(task, task)
     if task not in TASKS:
-        raise ValueError(f"there is no task {task!r} here; there are {', '.join(TASKS)}.")
+        raise ValueError(f"there is no task {task!r} here; there are {', '.join([*TASKS, *ALIASES])}.")
     if model is None:
-        if task == "fill-mask":
-            raise ValueError("fill-mask has no default model: name one, as in pipeline(task, 'bert-base-uncased').")
+        if task not in EMBEDDING:
+            raise ValueError(f"{task} has no default model: name one, as in pipeline({task!r}, 'FOLDER').")
         model = default_encoder()
 
     from polyformer.pipelines.loading import Where, load_model, load_states_model, load_tokenizer
@@ -69,6 +80,16 @@ def pipeline(
     where = Where(revision, cache_dir, token, local_files_only, subfolder=subfolder)
     module, name = TASKS[task]
     made = getattr(import_module(f"polyformer.pipelines.{module}"), name)
+    if task == "sentence-similarity":
+        from polyformer.pipelines.sentence import SentenceEncoder
+
+        if not isinstance(model, SentenceEncoder):
+            model = pipeline(
+                "sentence-embedding", model, config, tokenizer, device=device, torch_dtype=torch_dtype,
+                batch_tokens=batch_tokens, revision=revision, cache_dir=cache_dir, token=token,
+                local_files_only=local_files_only, subfolder=subfolder,
+            )  # fmt: skip
+        return made(model)
     if task == "sentence-embedding" and isinstance(model, (str, os.PathLike)):
         return made.from_pretrained(
             model, config=config, tokenizer=tokenizer, device=device, torch_dtype=torch_dtype,

@@ -6,7 +6,8 @@ from typing import Any, ClassVar, overload
 import numpy as np
 from torch import Tensor
 
-from polyformer.pipelines.base import Pipeline, Row
+from polyformer.pipelines.base import Pipeline
+from polyformer.pipelines.rows import Row, policy, whole
 
 RETURNS = (None, "np", "pt")
 
@@ -28,6 +29,7 @@ class FeatureExtractionPipeline(Pipeline):
         *,
         return_tensors: str | None = ...,
         truncation: bool = ...,
+        on_long: str | None = ...,
         show_progress: bool | None = ...,
     ) -> Any: ...
     @overload
@@ -37,6 +39,7 @@ class FeatureExtractionPipeline(Pipeline):
         *,
         return_tensors: str | None = ...,
         truncation: bool = ...,
+        on_long: str | None = ...,
         show_progress: bool | None = ...,
     ) -> Iterator[Any]: ...
     def __call__(
@@ -45,13 +48,15 @@ class FeatureExtractionPipeline(Pipeline):
         *,
         return_tensors: str | None = None,
         truncation: bool = False,
+        on_long: str | None = None,
         show_progress: bool | None = None,
     ) -> Any:
         """Vectors of a text, a list of texts or an iterable of them.
 
         Args:
             return_tensors: None = nested lists, "np" = arrays, "pt" = tensors on the CPU; all float32.
-            truncation: leave out what the model cannot take; else a text that is too long is an error.
+            on_long: a text longer than the model takes is an "error", or "truncate" it (also truncation=True), or
+                "window": pieces that overlap, every token's vector from where it has most context.
             show_progress: True or False; None = on a terminal, when it takes a moment.
 
         Raises:
@@ -59,21 +64,21 @@ class FeatureExtractionPipeline(Pipeline):
         """
         if return_tensors not in RETURNS:
             raise ValueError(f"return_tensors is {return_tensors!r}; there are None (nested lists), 'np' and 'pt'.")
-        options = {"return_tensors": return_tensors, "truncation": truncation}
+        options = {"return_tensors": return_tensors, "on_long": policy(on_long, truncation, "error")}
         result = self.run(inputs, options, show_progress)
         if not isinstance(inputs, str):
             return result
         return [result] if return_tensors is None else result[None]
 
-    def prepare(self, texts: Sequence[Any], first: int, options: Mapping[str, Any]) -> list[list[Row]]:
-        return [[row] for row in self.rows_of(texts, first, options["truncation"])]
+    def prepare(self, texts: Sequence[Any], first: int, options: Mapping[str, Any]) -> Sequence[Sequence[Row]]:
+        return self.rows(texts, first, options["on_long"])
 
     def compute(self, inputs: dict[str, Tensor], rows: Sequence[Row], options: Mapping[str, Any]) -> list[Tensor]:
         states = self.model(**inputs, return_dict=True).last_hidden_state.float().cpu()
         return [states[i, : len(row.ids)] for i, row in enumerate(rows)]
 
-    def answer(self, text: Any, rows: Sequence[Row], options: Mapping[str, Any]) -> Any:
-        states: Tensor = rows[0].result
+    def answer(self, text: Any, rows: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        states: Tensor = rows[0].result if len(rows) == 1 else whole(rows)
         if options["return_tensors"] == "pt":
             return states.clone()  # its own memory, not that of the batch
         array: np.ndarray = states.numpy()

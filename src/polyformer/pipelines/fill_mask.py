@@ -1,6 +1,7 @@
 """Which words fit at the masked places of a text."""
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -9,18 +10,20 @@ from torch import Tensor
 
 from polyformer.core.pretrained import PreTrainedModel
 from polyformer.core.tasks import WordScores
-from polyformer.pipelines.base import Pipeline, Row, called
+from polyformer.pipelines.base import Pipeline
+from polyformer.pipelines.rows import Piece, Row, called, policy, speaker
 
+_LETTERS = re.compile(r"[\w#]+")  # "#": a piece that begins the pair keeps its mark
 logger = logging.getLogger("polyformer")
 
 
 class FillMaskPipeline(Pipeline):
     """Text with one or more mask tokens to the words that fit, the likeliest first.
 
-    An answer is a list of dictionaries: score (probability among all words), token (its id), token_str, and sequence,
-    the text with the word put in. A text with several masks gives such a list for each of them, each guessed with the
-    others still masked, and its sequences keep the special tokens. As in Transformers, a list of one text gives what
-    the text alone gives.
+    An answer is a list of dictionaries: score (probability among all words), token (its id), token_str, word, the whole
+    word that the token makes with its neighbours, and sequence, the text with it put in. A text with several masks
+    gives such a list for each of them, each guessed with the others still masked, and its sequences keep the special
+    tokens. As in Transformers, a list of one text gives what the text alone gives.
     """
 
     task: ClassVar[str] = "fill-mask"
@@ -38,6 +41,7 @@ class FillMaskPipeline(Pipeline):
         top_k: int | None = None,
         targets: str | Sequence[str] | None = None,
         truncation: bool = False,
+        on_long: str | None = None,
         show_progress: bool | None = None,
     ) -> Any:
         """Fill in the masks of a text, a list of texts or an iterable of them.
@@ -45,7 +49,8 @@ class FillMaskPipeline(Pipeline):
         Args:
             top_k: how many words, 5 by default.
             targets: only these words come into question; of a word that is no token, its first piece, with a warning.
-            truncation: leave out what the model cannot take; else a text that is too long is an error.
+            on_long: a text longer than the model takes is an "error", or "truncate" it (also truncation=True), or
+                "window": pieces that overlap, every mask filled where it has most context.
 
         Raises:
             TypeError: not a text. ValueError: no mask in a text, too long a text, no usable target.
@@ -57,17 +62,21 @@ class FillMaskPipeline(Pipeline):
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k is {top_k}: ask for at least 1 word.")
         ids = None if targets is None else self._target_ids([targets] if isinstance(targets, str) else targets)
-        options = {"top_k": 5 if top_k is None else top_k, "targets": ids, "truncation": truncation}
+        options = {
+            "top_k": 5 if top_k is None else top_k,
+            "targets": ids,
+            "on_long": policy(on_long, truncation, "error"),
+        }
         result = self.run(inputs, options, show_progress)
         return result[0] if isinstance(inputs, (list, tuple)) and len(inputs) == 1 else result
 
-    def prepare(self, texts: Sequence[Any], first: int, options: Mapping[str, Any]) -> list[list[Row]]:
-        rows = self.rows_of(texts, first, options["truncation"])
+    def prepare(self, texts: Sequence[Any], first: int, options: Mapping[str, Any]) -> Sequence[Sequence[Row]]:
+        found = self.rows(texts, first, options["on_long"])
         mask = self.tokenizer.mask_token
-        for number, row in enumerate(rows, first):
-            if self.tokenizer.mask_token_id not in row.ids:
+        for number, rows in enumerate(found, first):
+            if not any(self.tokenizer.mask_token_id in row.ids for row in rows):
                 raise ValueError(f"{called(number)} has no {mask}: write {mask} where a word is to be guessed.")
-        return [[row] for row in rows]
+        return found
 
     def compute(
         self, inputs: dict[str, Tensor], rows: Sequence[Row], options: Mapping[str, Any]
@@ -92,11 +101,14 @@ class FillMaskPipeline(Pipeline):
             return model.lm(model.base_model(**inputs, return_dict=True).last_hidden_state[masked])
         return model(**inputs, return_dict=True).logits[masked]
 
-    def answer(self, text: Any, rows: Sequence[Row], options: Mapping[str, Any]) -> Any:
-        ids, (scores, words) = rows[0].ids, rows[0].result
-        places = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_token_id]
+    def answer(self, text: Any, rows: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        mask = self.tokenizer.mask_token_id
+        ids, guesses = rows[0].ids, list(zip(*rows[0].result, strict=True))
+        if len(rows) > 1:
+            ids, guesses = self._of_windows(rows)
+        places = [i for i, token in enumerate(ids) if token == mask]
         found = []
-        for place, best, tokens in zip(places, scores, words, strict=True):
+        for place, (best, tokens) in zip(places, guesses, strict=True):
             filled = [(*ids[:place], token, *ids[place + 1 :]) for token in tokens]
             found.append(
                 [
@@ -104,12 +116,45 @@ class FillMaskPipeline(Pipeline):
                         "score": score,
                         "token": token,
                         "token_str": self.tokenizer.decode([token]),
+                        "word": self._word(sequence, place),
                         "sequence": self.tokenizer.decode(list(sequence), skip_special_tokens=len(places) == 1),
                     }
                     for score, token, sequence in zip(best, tokens, filled, strict=True)
                 ]
             )
         return found[0] if len(found) == 1 else found
+
+    def _of_windows(self, rows: Sequence[Piece]) -> tuple[list[int], list[tuple[list[float], list[int]]]]:
+        """The row that the model could not take in one, and the guesses for its masks."""
+        mask = self.tokenizer.mask_token_id
+        speaks = speaker([row.cut for row in rows])
+        guesses = {}
+        for number, row in enumerate(rows):
+            masked = [place for place, id in zip(row.places.tolist(), row.ids, strict=True) if id == mask]
+            for place, guess in zip(masked, zip(*row.result, strict=True), strict=True):
+                if speaks[place] == number:
+                    guesses[place] = guess
+        return self.tokenizer.build_inputs_with_special_tokens(rows[0].tokens.ids), [
+            guesses[i] for i in sorted(guesses)
+        ]
+
+    def _word(self, ids: Sequence[int], place: int) -> str:
+        """The whole word that the token at this place is now part of."""
+
+        def joined(left: int) -> bool:
+            """Whether the tokens at `left` and after it are of one word: nothing stands between them in the text."""
+            pair = ids[left : left + 2]
+            special = self.tokenizer.all_special_ids
+            return (
+                not {*pair} & {*special} and _LETTERS.fullmatch(self.tokenizer.decode(list(pair)).strip()) is not None
+            )
+
+        first, last = place, place
+        while first > 0 and joined(first - 1):
+            first -= 1
+        while last + 1 < len(ids) and joined(last):
+            last += 1
+        return str(self.tokenizer.decode(list(ids[first : last + 1]))).strip()
 
     def _target_ids(self, targets: Sequence[str]) -> Tensor:
         """(targets,) int64 without repetitions."""

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from polyformer.core.auto import AutoConfig
 from polyformer.core.config import Config
 from polyformer.core.pretrained import PreTrainedModel
-from polyformer.pipelines.base import check_budget, check_texts, default_budget, in_batches
+from polyformer.pipelines.base import check_budget, default_budget, in_batches
 from polyformer.pipelines.batching import WINDOW, windows
 from polyformer.pipelines.loading import Where, device_of, load_model, load_states_model, load_tokenizer, longest_input
 from polyformer.pipelines.progress import Progress
+from polyformer.pipelines.rows import check_texts
 from polyformer.pipelines.sentence_files import Recipe, read_recipe
 from polyformer.pipelines.sentence_modules import Normalize, TokenPooling
 

@@ -1,0 +1,1 @@
+"""How answers are scored, each as its data set's own script does."""
