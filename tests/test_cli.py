@@ -22,7 +22,7 @@ from polyformer.cli import main
 from polyformer.cli.passages import read_corpus, split
 from polyformer.pipelines import SentenceEncoder, defaults
 
-COMMANDS = ("embed", "search", "fill", "info", "demo")
+COMMANDS = ("embed", "search", "fill", "explain", "info", "demo")
 VOCAB = "[PAD] [UNK] [CLS] [SEP] [MASK] the cat dog sat ran on mat paris france city of is a , . ? to with file".split()
 
 

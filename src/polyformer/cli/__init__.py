@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from polyformer import __version__
-from polyformer.cli import demo, embed, fill, info, run, search
+from polyformer.cli import demo, embed, explain, fill, info, run, search
 from polyformer.cli.common import Failure, Usage, say, speaking
 
 EXAMPLES = """\
@@ -24,6 +24,7 @@ examples:
   polyformer embed sentences.txt -o vectors.npy         a vector a line
   polyformer fill "Paris is the [MASK] of France." --model bert-base-uncased
   polyformer run ner "Ada lives in Paris." --model M    a task of many: labels, entities, answers, choices
+  polyformer explain bert-base-uncased "Hello!"         how a text is cut into tokens
   polyformer info bert-base-uncased                     what is in a checkpoint
 
 Models are folders in Hugging Face's layout or names on the hub. `polyformer COMMAND --help` has more examples.
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--version", action="version", version=f"polyformer {__version__}")
     commands = made.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    for module in (embed, search, fill, run, info, demo):
+    for module in (embed, search, fill, explain, run, info, demo):
         module.add(commands)
     return made
 

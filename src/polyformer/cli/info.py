@@ -90,7 +90,7 @@ def _bytes_of(name: str) -> int:
 
 
 def _tokenizer(name: str) -> dict[str, Any] | None:
-    from polyformer.core.auto import AutoTokenizer
+    from polyformer.core.auto_tokenizer import AutoTokenizer
     from polyformer.core.errors import CheckpointError
 
     try:

@@ -23,9 +23,18 @@ MORE = """\
 Tasks: {tasks}.
 
 A file has one input a line: plain text, or in a .jsonl file JSON, a str or an object: {{"text": ...}}, {{"text": ...,
-"text_pair": ...}}, {{"question": ..., "context": ...}}, {{"text": ..., "choices": [...]}} or {{"source_sentence": ...,
-"sentences": [...]}}. Every line of the output is that object with its "result". --set passes any option of the task's
-pipeline; --set help lists them."""
+"text_pair": ...}}, {{"question": ..., "context": ...}}, {{"text": ..., "choices": [...]}}, {{"image": PATH,
+"text": ...}} or {{"source_sentence": ..., "sentences": [...]}}. Every line of the output is that object with its
+"result". --set passes any option of the task's pipeline; --set help lists them."""
+
+# Tasks whose pipelines take a line's object as it is.
+WHOLE = (
+    "image-text-classification",
+    "multiple-choice",
+    "question-answering",
+    "sentence-similarity",
+    "text-classification",
+)
 
 
 def add(commands: Any) -> None:
@@ -112,7 +121,7 @@ def adapted(task: str, item: Any, args: argparse.Namespace) -> Any:
         return {"question": args.question, "context": text}
     if task == "multiple-choice" and args.choices:
         return {"text": text, "choices": args.choices}
-    if task in ("text-classification", "question-answering", "multiple-choice", "sentence-similarity"):
+    if task in WHOLE:
         return item
     return text if text is not None else item
 

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from polyformer.tokenizers.backend import Backend, TextSide, Tokens
+from polyformer.tokenizers.contract import Contract
 from polyformer.tokenizers.encoding import BatchEncoding, Encoding
 from polyformer.tokenizers.padding import Grid, pad_row, width_of
 from polyformer.tokenizers.plan import Lengths, Plan
 from polyformer.tokenizers.template import Form, Template
-from polyformer.tokenizers.tensors import ragged_message
-from polyformer.tokenizers.truncation import Span, check_stride, cut
+from polyformer.tokenizers.tensors import ragged_message, to_kind
+from polyformer.tokenizers.truncation import Span
 
 Sample = tuple[TextSide, ...]  # a text, or a pair of texts
 
@@ -54,13 +55,19 @@ class Row(NamedTuple):
 
 
 def encode(
-    backend: Backend, template: Template, samples: Sequence[Sample], split: bool, plan: Plan, filler: Filler
+    backend: Backend,
+    template: Template,
+    contract: Contract,
+    samples: Sequence[Sample],
+    split: bool,
+    plan: Plan,
+    filler: Filler,
 ) -> BatchEncoding:
     """The batch of these samples. Columns: input_ids, and what the plan asks for."""
     sides = [side for sample in samples for side in sample]
     tokens = backend.encode(sides, split, plan.offsets)
     ids = [t.ids for t in tokens]
-    rows = lay_rows(samples, list(map(len, ids)), template, plan, filler.cut_side)
+    rows = lay_rows(samples, list(map(len, ids)), template, contract, plan, filler.cut_side)
     woven = [row.weave(ids, row.form.ids) for row in rows]
     table = Table(list(map(len, woven)), plan.lengths, plan.tensors, filler.side)
     data = {"input_ids": table.column("input_ids", woven, filler.id)}
@@ -76,16 +83,21 @@ def encode(
         offsets = [row.weave(spans, [(0, 0)] * len(row.form.pieces)) for row in rows]
         data["offset_mapping"] = table.column("offset_mapping", offsets, (0, 0))
     if plan.length:
-        data["length"] = table.vector([max(n, table.width or 0) for n in table.lengths])
+        data["length"] = table.vector([contract.length(n, table.width) for n in table.lengths])
     if plan.overflow:
-        data["overflow_to_sample_mapping"] = table.vector([row.sample for row in rows])
+        data |= contract.overflow(rows, ids, plan.lengths, filler.cut_side, table)
     again = partial(backend.encode, sides, split, True)
     full = partial(full_rows, (lambda: tokens) if plan.offsets else again, rows, table.width, filler)
     return BatchEncoding(data, full, n_sequences=len(samples[0]) if samples else None)
 
 
 def lay_rows(
-    samples: Sequence[Sample], lengths: Sequence[int], template: Template, plan: Plan, cut_side: str
+    samples: Sequence[Sample],
+    lengths: Sequence[int],
+    template: Template,
+    contract: Contract,
+    plan: Plan,
+    cut_side: str,
 ) -> list[Row]:
     """Decide which tokens of each side (there are `lengths` of them) go into which row."""
     want = plan.lengths
@@ -94,12 +106,9 @@ def lay_rows(
     for number, sample in enumerate(samples):
         mine = tuple(range(side, side + len(sample)))
         side += len(sample)
-        form = template.form(len(sample) == 2, plan.special)
+        form = contract.form(template, len(sample) == 2, plan.special)
         room = room_for_text(want.max_length, form) if want.truncation else None
-        if plan.overflow and room is not None:
-            check_stride(want.stride, room)  # also where all fits, lest it depends on the text whether a call works
-        sizes = [lengths[i] for i in mine]
-        for spans in cut(sizes, room, want.truncation or "do_not_truncate", cut_side, want.stride, plan.overflow):
+        for spans in contract.spans([lengths[i] for i in mine], room, want, cut_side, plan.overflow):
             rows.append(Row(number, form, mine, spans))
     return rows
 
@@ -148,6 +157,12 @@ class Table:
     def vector(self, values: list[int]) -> Any:
         """One number a row."""
         return self._tensor(np.array(values, np.int64)) if self.kind else values
+
+    def ragged(self, name: str, rows: list[list[int]]) -> Any:
+        """Rows of lengths of their own, which are not padded; ValueError if they were to be one tensor and differ."""
+        if self.kind and len(set(map(len, rows))) > 1:
+            raise ValueError(f"{name} differ in length and cannot be one tensor: leave return_tensors out.")
+        return to_kind(name, rows, self.kind) if self.kind else rows
 
     def _tensor(self, array: np.ndarray) -> Any:
         if self.kind == "pt":

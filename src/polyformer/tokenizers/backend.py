@@ -5,14 +5,15 @@ knows nothing of truncation, padding and special tokens around a text; those are
 new backend.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import groupby
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Tokenizer, models
 
 from polyformer.core.errors import CheckpointError
 from polyformer.tokenizers import files
@@ -114,11 +115,32 @@ class RustBackend:
             return self
         copy = shared_copy(self.tokenizer)
         _add(copy, new)
-        return RustBackend(copy)
+        for token in new:
+            place = copy.token_to_id(str(token))
+            there = None if place is None else self.id_to_token(place)
+            if there not in (None, str(token)):
+                raise CheckpointError(
+                    f"The token {str(token)!r} would get the id {place}, which {there!r} has: the vocabulary has gaps "
+                    "in its ids, so it cannot grow; number its tokens from 0 on, special ones included."
+                )
+        return self.over(copy)
+
+    def over(self, tokenizer: Tokenizer) -> Self:
+        """A backend of the same kind and options over another tokenizer."""
+        return type(self)(tokenizer)
 
     def json(self) -> str | None:
-        """The text of tokenizer.json; None from a backend that has no such form."""
-        return self.tokenizer.to_str(pretty=True) + "\n"
+        """The text of tokenizer.json; None from a backend that has no such form.
+
+        Merges are written as "a b", which every version reads, and not as pairs, which those before 0.20 refuse.
+        """
+        if not isinstance(self.tokenizer.model, models.BPE):
+            return self.tokenizer.to_str(pretty=True) + "\n"
+        spec = json.loads(self.tokenizer.to_str())
+        merges = [tuple(merge) for merge in spec["model"]["merges"]]
+        if not any(" " in piece for merge in merges for piece in merge):
+            spec["model"]["merges"] = [" ".join(merge) for merge in merges]
+        return files.to_text(spec)
 
     def __repr__(self) -> str:
         return f"RustBackend({type(self.tokenizer.model).__name__}, {self.vocab_size()} tokens)"
@@ -148,10 +170,10 @@ def load_json(path: str | PathLike[str]) -> RustBackend:
     Raises CheckpointError if the file is not a tokenizer.
     """
     path = Path(path)
-    spec = files.parse_json(path)
     try:
         tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as e:  # the library raises no narrower kind
+        spec = files.parse_json(path)  # which says so if it is not even that
         missing = "" if isinstance(spec, dict) and "model" in spec else ', having no "model" entry'
         raise CheckpointError(
             f"{path} is JSON but not a tokenizer{missing} ({e}): save it again with save_pretrained."

@@ -9,7 +9,7 @@ with different settings. Names, order of arguments and results are those of tran
 A family of tokenizers says how its backend is built from its vocabulary files, and which files those are; see bert.py.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from typing import Any, ClassVar, Self
@@ -19,10 +19,12 @@ from polyformer.core.files import refuse_escape
 from polyformer.tokenizers import assemble, files, special
 from polyformer.tokenizers.checks import reject_unknown
 from polyformer.tokenizers.encoding import BatchEncoding, CharSpan, Encoding, TokenSpan
+from polyformer.tokenizers.explain import Explanation, explain
 from polyformer.tokenizers.inputs import samples_of
 from polyformer.tokenizers.limits import NO_LIMIT
 from polyformer.tokenizers.plan import Plan, check_tensors, old_names, plan_lengths
 from polyformer.tokenizers.rows import Rows
+from polyformer.tokenizers.special import Token
 from polyformer.tokenizers.vocabulary import TokenizerOptions, arguments_of
 
 __all__ = ["BatchEncoding", "CharSpan", "Encoding", "PreTrainedTokenizer", "TokenSpan", "TokenizerOptions"]
@@ -44,6 +46,7 @@ class PreTrainedTokenizer(Rows):
     """
 
     vocab_files_names: ClassVar[Mapping[str, str]] = {"tokenizer_file": files.FAST}
+    any_vocab_file: ClassVar[bool] = False  # whether one of these files is enough
 
     def __call__(
         self,
@@ -93,11 +96,13 @@ class PreTrainedTokenizer(Rows):
             offsets=return_offsets_mapping,
             length=return_length,
         )
-        samples, batched = samples_of(text, text_pair, is_split_into_words)
+        samples, batched = samples_of(text, text_pair, is_split_into_words, self.contract)
         filler = self._filler(plan.lengths.padding is not None)
-        batch = assemble.encode(self._backend, self._template, samples, is_split_into_words, plan, filler)
-        if not (batched or return_tensors or return_overflowing_tokens):
-            batch.data = {key: value[0] if isinstance(value[0], list) else value for key, value in batch.data.items()}
+        batch = assemble.encode(
+            self._backend, self._template, self.contract, samples, is_split_into_words, plan, filler
+        )
+        if not (batched or return_tensors):
+            batch.data = self.contract.single(batch.data, return_overflowing_tokens)
         return batch
 
     def encode(
@@ -114,8 +119,8 @@ class PreTrainedTokenizer(Rows):
     ) -> Any:
         """The ids of a text or a pair: a list, or a (1, length) tensor. `more`: as for a call."""
         return self(
-            text, text_pair, add_special_tokens, padding, truncation, max_length, stride, return_tensors=return_tensors,
-            **more,
+            text, text_pair, add_special_tokens=add_special_tokens, padding=padding, truncation=truncation,
+            max_length=max_length, stride=stride, return_tensors=return_tensors, **more,
         )["input_ids"]  # fmt: skip
 
     def encode_plus(
@@ -141,9 +146,12 @@ class PreTrainedTokenizer(Rows):
     ) -> BatchEncoding:
         """A call with one text or pair; the older name."""
         return self(
-            text, text_pair, add_special_tokens, padding, truncation, max_length, stride, is_split_into_words,
-            pad_to_multiple_of, return_tensors, return_token_type_ids, return_attention_mask, return_overflowing_tokens,
-            return_special_tokens_mask, return_offsets_mapping, return_length, verbose, **unknown,
+            text, text_pair, add_special_tokens=add_special_tokens, padding=padding, truncation=truncation,
+            max_length=max_length, stride=stride, is_split_into_words=is_split_into_words,
+            pad_to_multiple_of=pad_to_multiple_of, return_tensors=return_tensors,
+            return_token_type_ids=return_token_type_ids, return_attention_mask=return_attention_mask,
+            return_overflowing_tokens=return_overflowing_tokens, return_special_tokens_mask=return_special_tokens_mask,
+            return_offsets_mapping=return_offsets_mapping, return_length=return_length, verbose=verbose, **unknown,
         )  # fmt: skip
 
     def batch_encode_plus(
@@ -170,15 +178,19 @@ class PreTrainedTokenizer(Rows):
         if not isinstance(batch_text_or_text_pairs, (list, tuple)):
             raise TypeError(f"batch_encode_plus takes a list, not a {type(batch_text_or_text_pairs).__name__}.")
         return self(
-            batch_text_or_text_pairs, None, add_special_tokens, padding, truncation, max_length, stride,
-            is_split_into_words, pad_to_multiple_of, return_tensors, return_token_type_ids, return_attention_mask,
-            return_overflowing_tokens, return_special_tokens_mask, return_offsets_mapping, return_length, verbose,
-            **unknown,
+            batch_text_or_text_pairs, None, add_special_tokens=add_special_tokens, padding=padding,
+            truncation=truncation, max_length=max_length, stride=stride, is_split_into_words=is_split_into_words,
+            pad_to_multiple_of=pad_to_multiple_of, return_tensors=return_tensors,
+            return_token_type_ids=return_token_type_ids, return_attention_mask=return_attention_mask,
+            return_overflowing_tokens=return_overflowing_tokens, return_special_tokens_mask=return_special_tokens_mask,
+            return_offsets_mapping=return_offsets_mapping, return_length=return_length, verbose=verbose, **unknown,
         )  # fmt: skip
 
     def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **more: Any) -> list[str]:
         """The tokens of a text (or pair) as texts. `more`: as for a call."""
-        return self(text, pair, add_special_tokens, **more).tokens()
+        # With offsets, lest the text is encoded a second time for what a call leaves out otherwise.
+        more.setdefault("return_offsets_mapping", True)
+        return self(text, pair, add_special_tokens=add_special_tokens, **more).tokens()
 
     # ---- sequence to sequence
 
@@ -200,13 +212,48 @@ class PreTrainedTokenizer(Rows):
     ) -> BatchEncoding:
         """Sources as by a call, and the ids of the targets as `labels`."""
         more.pop("src_lang", None), more.pop("tgt_lang", None)
-        shared = {"padding": padding, "return_tensors": return_tensors, "truncation": truncation, **more}
+        shared: dict[str, Any] = {"padding": padding, "return_tensors": return_tensors, "truncation": truncation}
+        shared |= {"verbose": False} | more
         batch = self(src_texts, max_length=max_length, **shared)
         if tgt_texts is not None:
             with self.as_target_tokenizer():
                 targets = self(tgt_texts, max_length=max_target_length or max_length, **shared)
             batch["labels"] = targets["input_ids"]
         return batch
+
+    # ---- a new vocabulary, a look inside
+
+    def train_new_from_iterator(
+        self,
+        text_iterator: Iterable[str | Sequence[str]],
+        vocab_size: int,
+        length: int | None = None,
+        new_special_tokens: Sequence[Token] | None = None,
+        special_tokens_map: Mapping[str, str] | None = None,
+        **trainer_options: Any,
+    ) -> Self:
+        """A new tokenizer of this class and pipeline whose vocabulary is learnt from texts; this one stays as it is.
+
+        text_iterator: texts, or lists of them, gone through once. length: how many there are, for the progress bar,
+            which is drawn on a terminal only.
+        vocab_size: tokens in all, special ones included; fewer come out where the texts do not give so many.
+        new_special_tokens: further special tokens. special_tokens_map: old text of a special token to its new one.
+        trainer_options: of the Rust trainer, such as min_frequency, limit_alphabet, initial_alphabet, show_progress.
+
+        Special tokens keep their parts, options and order, not their ids; ordinary added tokens are left behind. The
+        trainers settle ties at random, so that two runs may differ in a few rare tokens.
+        Raises ValueError if vocab_size is too small, if there is no text, and from a family that does not run on the
+        tokenizers library; TypeError for what is not text.
+        """
+        from polyformer.tokenizers.training import train_new
+
+        return train_new(
+            self, text_iterator, vocab_size, length, new_special_tokens, special_tokens_map, trainer_options
+        )
+
+    def explain(self, text: str, pair: str | None = None) -> Explanation:
+        """Why a text (or pair) becomes these tokens, step by step: print it, or see its `steps` and `to_dict()`."""
+        return explain(self, text, pair)
 
     # ---- files
 
@@ -236,18 +283,25 @@ class PreTrainedTokenizer(Rows):
             "revision": revision,
             "subfolder": subfolder,
         }
-        saved = files.read(pretrained_model_name_or_path, cls.vocab_files_names, hub)
+        saved = files.read(pretrained_model_name_or_path, cls.vocab_files_names, hub, cls.any_vocab_file)
         known = arguments_of(cls)
         unknown = overrides.keys() - {*known, *saved.options, *_ELSEWHERE}
         reject_unknown(unknown, known, f"{cls.__name__}.from_pretrained")
-        mine = {k: special.from_json(v) for k, v in overrides.items() if k in known or k in saved.options}
-        options = saved.options | mine
+        named = {*special.NAMES, special.EXTRA}
+        mine = {k: v for k, v in overrides.items() if k in known or k in saved.options}
+        mine |= {k: special.from_json(v) for k, v in mine.items() if k in named}
+        options = cls._options_of(saved) | mine
         taken = {name: options[name] for name in options if name in known}
         taken |= {name: file for name, file in saved.files.items() if name in known and name not in taken}
         taken |= {"name_or_path": str(pretrained_model_name_or_path), "added_tokens_decoder": saved.added}
         tokenizer = cls(**taken)
         tokenizer._own_options = {k: v for k, v in options.items() if k not in known} | tokenizer._own_options
         return tokenizer
+
+    @classmethod
+    def _options_of(cls, saved: files.Saved) -> dict[str, Any]:
+        """The options that were saved, for a family that knows some of them to be wrong to set right."""
+        return saved.options
 
     @property
     def init_kwargs(self) -> dict[str, Any]:
@@ -264,15 +318,16 @@ class PreTrainedTokenizer(Rows):
         """Write the tokenizer to a folder, for this library and transformers 4.x and 5.x; returns the paths.
 
         All files appear at once, so that a crash leaves what was there. legacy_format: True for the vocabulary files
-        alone, False for tokenizer.json alone, None for both.
+        alone, False for tokenizer.json alone, None for both; where a family has only one of them, that one.
         """
         if push_to_hub:
             raise NotImplementedError("push_to_hub is not part of this library: save, then use `hf upload`.")
-        texts: dict[str, str | bytes] = {} if legacy_format is False else self.vocabulary_files()
+        fast = None if legacy_format else self._backend.json()
+        texts = self.vocabulary_files() if fast is None or legacy_format is None else {}
+        fast = self._backend.json() if fast is None and not texts else fast  # a vocabulary in the form that there is
         added = self.get_added_vocab()
-        if added and legacy_format is not False:
+        if added and (texts or legacy_format is not False):
             texts[files.ADDED] = files.to_text(added)
-        fast = None if legacy_format and texts else self._backend.json()
         if fast is not None:
             texts[files.FAST] = fast
         specials = self.special_tokens_map_extended

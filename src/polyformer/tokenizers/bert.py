@@ -8,14 +8,13 @@ those inside a word.
 import json
 from collections.abc import Iterable, Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from polyformer.core.errors import CheckpointError
 from polyformer.tokenizers import files
-from polyformer.tokenizers.backend import RustBackend, load_json, shared_copy
+from polyformer.tokenizers.backend import Backend, RustBackend, load_json, shared_copy
 from polyformer.tokenizers.base import PreTrainedTokenizer, TokenizerOptions
 from polyformer.tokenizers.special import Token
 
@@ -33,7 +32,12 @@ class BertTokenizer(PreTrainedTokenizer):
     """
 
     vocab_files_names: ClassVar[Mapping[str, str]] = {"vocab_file": "vocab.txt", "tokenizer_file": files.FAST}
-    model_input_names = ("input_ids", "token_type_ids", "attention_mask")
+
+    # Where special tokens go around one text and a pair, each piece with its token type; tokenizer.json has its own.
+    forms: ClassVar[tuple[str, str]] = (
+        "{cls_token}:0 $A:0 {sep_token}:0",
+        "{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
+    )
 
     def __init__(
         self,
@@ -44,7 +48,7 @@ class BertTokenizer(PreTrainedTokenizer):
         unk_token: Token = "[UNK]",
         sep_token: Token = "[SEP]",
         pad_token: Token = "[PAD]",
-        cls_token: Token = "[CLS]",
+        cls_token: Token | None = "[CLS]",
         mask_token: Token = "[MASK]",
         tokenize_chinese_chars: bool | None = None,
         strip_accents: bool | None = None,
@@ -60,14 +64,15 @@ class BertTokenizer(PreTrainedTokenizer):
             "strip_accents": strip_accents,
         }
         if tokenizer_file is not None:
-            backend = _with_normalizer(load_json(tokenizer_file), flags)
+            backend: Backend = _with_normalizer(load_json(tokenizer_file), flags)
             _require(backend, tokenizer_file, unk_token=unk_token)
         elif vocab_file is not None:
-            names = {"unk_token": unk_token, "cls_token": cls_token, "sep_token": sep_token}
-            backend = _from_vocab(vocab_file, flags, names, do_basic_tokenize)
+            around = {"cls_token": cls_token, "sep_token": sep_token}
+            needed = {"unk_token": unk_token} | {k: v for k, v in around.items() if v is not None}
+            backend = self._from_vocab(vocab_file, flags, do_basic_tokenize, needed)
         else:
             raise ValueError(
-                "BertTokenizer needs a vocabulary: give vocab_file or tokenizer_file, or use from_pretrained."
+                f"{type(self).__name__} needs a vocabulary: give vocab_file or tokenizer_file, or use from_pretrained."
             )
         kept = [token for token in never_split or () if backend.token_to_id(token) is not None]
         backend = backend.adding([AddedToken(token, single_word=True, normalized=False) for token in kept])
@@ -90,31 +95,47 @@ class BertTokenizer(PreTrainedTokenizer):
             **options,
         )
 
+    def _from_vocab(
+        self, path: str | PathLike[str], flags: dict[str, bool | None], basic: bool, specials: dict[str, Token]
+    ) -> Backend:
+        """The backend over a vocabulary file; `specials` are unk_token and those that `forms` speaks of."""
+        vocab = read_vocab(path)
+        for name, token in specials.items():
+            if str(token) not in vocab:
+                raise CheckpointError(
+                    f"{path} has no {str(token)!r}, which is needed as the {name}: check that it is the vocabulary of "
+                    f"this model, or pass {name}= with the token that plays this part there."
+                )
+        tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=str(specials["unk_token"])))
+        if basic:
+            lower, chinese = flags["lowercase"] is not False, flags["handle_chinese_chars"] is not False
+            tokenizer.normalizer = normalizers.BertNormalizer(
+                clean_text=True, handle_chinese_chars=chinese, strip_accents=flags["strip_accents"], lowercase=lower
+            )
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer() if basic else pre_tokenizers.WhitespaceSplit()
+        tokenizer.decoder = decoders.WordPiece(prefix="##")
+        around = {name: str(token) for name, token in specials.items() if name != "unk_token"}
+        single, pair = ([piece.format(**around) for piece in form.split()] for form in self.forms)
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=single, pair=pair, special_tokens=[(token, vocab[token]) for token in around.values()]
+        )
+        return RustBackend(tokenizer)
+
     def vocabulary_files(self) -> dict[str, str | bytes]:
-        """vocab.txt, without added tokens; nothing if the ids have gaps, which its lines cannot express."""
+        """The vocabulary, a token a line, without added ones; nothing if ids have gaps, which lines cannot express."""
         vocab = self.backend.vocab(with_added_tokens=False)
         tokens = sorted(vocab, key=vocab.__getitem__)
         whole = [vocab[token] for token in tokens] == list(range(len(tokens))) and not any("\n" in t for t in tokens)
-        return {"vocab.txt": "".join(token + "\n" for token in tokens)} if whole else {}
+        name = self.vocab_files_names["vocab_file"]
+        return {name: "".join(token + "\n" for token in tokens)} if whole else {}
 
 
 def read_vocab(path: str | PathLike[str]) -> dict[str, int]:
     """Token to id, its line number from 0; CheckpointError for an unreadable file or a token on two lines."""
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError as e:
-        raise CheckpointError(f"There is no vocabulary file {path}: check the path.") from e
-    except (IsADirectoryError, PermissionError) as e:
-        raise CheckpointError(
-            f"{path} cannot be read as a vocab.txt ({e.strerror}): use from_pretrained for a folder."
-        ) from e
-    except UnicodeDecodeError as e:
-        raise CheckpointError(f"{path} is not UTF-8 text ({e}): it is no vocab.txt, or was damaged on the way.") from e
-    while lines and not lines[-1].strip():
+    text = files.read_text(path, "vocab.txt")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    while not lines[-1].strip():
         lines.pop()
-    if not lines:
-        raise CheckpointError(f"{path} is empty: a vocab.txt has one token on each line.")
     vocab: dict[str, int] = {}
     for number, token in enumerate(lines):
         if vocab.setdefault(token, number) != number:
@@ -123,33 +144,6 @@ def read_vocab(path: str | PathLike[str]) -> dict[str, int]:
                 "lost: give the second a name of its own, such as [unused_x], to keep the other ids as they are."
             )
     return vocab
-
-
-def _from_vocab(
-    path: str | PathLike[str], flags: dict[str, bool | None], specials: dict[str, Token], basic: bool
-) -> RustBackend:
-    vocab = read_vocab(path)
-    for name, token in specials.items():
-        if str(token) not in vocab:
-            raise CheckpointError(
-                f"{path} has no {str(token)!r}, which BERT needs as its {name}: check that it is BERT's vocab.txt, "
-                f"or pass {name}= with the token that plays this part there."
-            )
-    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=str(specials["unk_token"])))
-    if basic:
-        lower, chinese = flags["lowercase"] is not False, flags["handle_chinese_chars"] is not False
-        tokenizer.normalizer = normalizers.BertNormalizer(
-            clean_text=True, handle_chinese_chars=chinese, strip_accents=flags["strip_accents"], lowercase=lower
-        )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer() if basic else pre_tokenizers.WhitespaceSplit()
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
-    start, end = str(specials["cls_token"]), str(specials["sep_token"])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{start}:0 $A:0 {end}:0",
-        pair=f"{start}:0 $A:0 {end}:0 $B:1 {end}:1",
-        special_tokens=[(start, vocab[start]), (end, vocab[end])],
-    )
-    return RustBackend(tokenizer)
 
 
 def _with_normalizer(backend: RustBackend, flags: dict[str, bool | None]) -> RustBackend:
@@ -165,11 +159,11 @@ def _with_normalizer(backend: RustBackend, flags: dict[str, bool | None]) -> Rus
     return RustBackend(tokenizer)
 
 
-def _lowercases(backend: RustBackend) -> bool:
-    return bool(getattr(backend.tokenizer.normalizer, "lowercase", False))
+def _lowercases(backend: Backend) -> bool:
+    return isinstance(backend, RustBackend) and bool(getattr(backend.tokenizer.normalizer, "lowercase", False))
 
 
-def _require(backend: RustBackend, path: Any, **named: Token) -> None:
+def _require(backend: Backend, path: Any, **named: Token) -> None:
     for name, token in named.items():
         if backend.token_to_id(str(token)) is None:
             raise CheckpointError(

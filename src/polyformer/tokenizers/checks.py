@@ -1,5 +1,7 @@
 """What is wrong with an argument, in one sentence with the remedy."""
 
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -61,3 +63,11 @@ def check_sides(sides: Sequence[Any], split: bool) -> None:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+def warn(message: str) -> None:
+    """A UserWarning at the line outside of this package that led here."""
+    level, frame = 1, sys._getframe()
+    while frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "polyformer":
+        level, frame = level + 1, frame.f_back  # type: ignore[assignment]
+    warnings.warn(message, stacklevel=level)

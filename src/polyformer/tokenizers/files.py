@@ -36,10 +36,13 @@ class Saved:
     added: dict[int, AddedToken] = field(default_factory=dict)
 
 
-def read(name_or_path: str | os.PathLike[str], names: Mapping[str, str], hub: Mapping[str, Any]) -> Saved:
+def read(
+    name_or_path: str | os.PathLike[str], names: Mapping[str, str], hub: Mapping[str, Any], any_file: bool = False
+) -> Saved:
     """Everything saved in this folder or repository; `names` maps arguments of the constructor to their files.
 
-    A path to one file is that vocabulary file alone. Raises CheckpointError if there is no vocabulary.
+    any_file: one of them is enough; else all are needed, or a tokenizer.json. A path to one file is that vocabulary
+    file alone. Raises CheckpointError if there is no vocabulary.
     """
     from polyformer.core.hub import cached_file
 
@@ -52,14 +55,15 @@ def read(name_or_path: str | os.PathLike[str], names: Mapping[str, str], hub: Ma
         return cached_file(name_or_path, name, required=False, **hub)
 
     files = {kind: str(file) for kind, name in names.items() if (file := find(name))}
-    if "tokenizer_file" not in files and (not files or len(files) < len(names.keys() - {"tokenizer_file"})):
-        raise CheckpointError(_nothing_at(name_or_path, names, hub.get("subfolder", "")))
+    needed = 1 if any_file else max(1, len(names.keys() - {"tokenizer_file"}))
+    if "tokenizer_file" not in files and len(files) < needed:
+        raise CheckpointError(_nothing_at(name_or_path, names, hub.get("subfolder", ""), "or" if any_file else "and"))
     config, specials, added = (read_json(file) if (file := find(name)) else {} for name in (CONFIG, SPECIALS, ADDED))
     return Saved(_options(config, specials), files, _added(config, added, specials))
 
 
-def _nothing_at(name: Any, names: Mapping[str, str], subfolder: str) -> str:
-    wanted = " and ".join(file for kind, file in names.items() if kind != "tokenizer_file")
+def _nothing_at(name: Any, names: Mapping[str, str], subfolder: str, conjunction: str) -> str:
+    wanted = f" {conjunction} ".join(file for kind, file in names.items() if kind != "tokenizer_file")
     wanted = f"{wanted} (or {FAST})" if wanted and "tokenizer_file" in names else wanted or FAST
     folder = Path(name) / subfolder
     if not folder.is_dir():
@@ -110,6 +114,23 @@ def parse_json(path: Path) -> Any:
         raise CheckpointError(f"{path} {what}.") from e
     except OSError as e:
         raise CheckpointError(f"{path} cannot be read ({e.strerror}); check the path.") from e
+
+
+def read_text(path: str | os.PathLike[str], what: str) -> str:
+    """The text of a vocabulary file, a `what`, line ends as they are; CheckpointError if it is none."""
+    try:
+        text = Path(path).read_bytes().decode("utf-8")
+    except FileNotFoundError as e:
+        raise CheckpointError(f"There is no vocabulary file {path}: check the path.") from e
+    except OSError as e:
+        raise CheckpointError(
+            f"{path} cannot be read as a {what} ({e.strerror}): use from_pretrained for a folder."
+        ) from e
+    except UnicodeDecodeError as e:
+        raise CheckpointError(f"{path} is not UTF-8 text ({e}): it is no {what}, or was damaged on the way.") from e
+    if not text.strip():
+        raise CheckpointError(f"{path} is empty, which a {what} never is: download or save it again.")
+    return text
 
 
 def to_text(value: Any) -> str:

@@ -5,9 +5,10 @@ from typing import Any
 
 from polyformer.tokenizers.assemble import Sample
 from polyformer.tokenizers.checks import check_sides, check_text
+from polyformer.tokenizers.contract import Contract
 
 
-def samples_of(text: Any, text_pair: Any, split: bool) -> tuple[list[Sample], bool]:
+def samples_of(text: Any, text_pair: Any, split: bool, contract: Contract) -> tuple[list[Sample], bool]:
     """The samples, and whether they came as a batch. `split`: each text is a list of words.
 
     TypeError for what is not a text, ValueError for an empty batch or texts and pairs that don't match in number.
@@ -18,8 +19,7 @@ def samples_of(text: Any, text_pair: Any, split: bool) -> tuple[list[Sample], bo
         check_sides([text], split)
     batched = isinstance(text, (list, tuple)) and (not split or _lists(text))
     if not batched:
-        alone = text_pair is None or (isinstance(text_pair, (str, list, tuple)) and not text_pair)
-        return [(text,) if alone else (text, text_pair)], False
+        return [(text, text_pair) if contract.is_text(text_pair) else (text,)], False
     if not text:
         raise ValueError("the batch is empty: give at least one text.")
     if text_pair is None:

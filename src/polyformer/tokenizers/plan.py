@@ -1,12 +1,11 @@
 """What one call asks for, with the words `padding` and `truncation` resolved."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 from polyformer.tokenizers import padding as pads
 from polyformer.tokenizers import truncation as cuts
-from polyformer.tokenizers.checks import choice, reject_unknown
+from polyformer.tokenizers.checks import choice, reject_unknown, warn
 from polyformer.tokenizers.limits import NO_LIMIT
 from polyformer.tokenizers.tensors import KINDS
 
@@ -67,10 +66,9 @@ def plan_lengths(
             max_length = limit
         else:
             if verbose:
-                warnings.warn(
+                warn(
                     "truncation=True or padding='max_length' does nothing here, as neither max_length nor the "
-                    "tokenizer's model_max_length is set: pass max_length.",
-                    stacklevel=3,
+                    "tokenizer's model_max_length is set: pass max_length."
                 )
             pad, cut = (None if pad == "max_length" else pad), None
     if cut and pad and multiple and max_length is not None and max_length % multiple:

@@ -1,14 +1,15 @@
 """Rows of ids: special tokens around ids, cutting, padding. For those who have ids already, not text."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from polyformer.tokenizers.assemble import Filler, Table, room_for_text
 from polyformer.tokenizers.checks import choice, reject_unknown
+from polyformer.tokenizers.contract import Contract
 from polyformer.tokenizers.encoding import BatchEncoding
 from polyformer.tokenizers.plan import Lengths, check_tensors, old_names, plan_lengths
 from polyformer.tokenizers.tensors import to_lists
-from polyformer.tokenizers.truncation import STRATEGIES
+from polyformer.tokenizers.truncation import STRATEGIES, left_over
 from polyformer.tokenizers.vocabulary import Vocabulary
 
 Ids = list[int]
@@ -16,6 +17,8 @@ Ids = list[int]
 
 class Rows(Vocabulary):
     """Everything about rows of ids."""
+
+    contract: ClassVar[Contract] = Contract()  # what becomes of texts that are too long
 
     # ---- special tokens
 
@@ -53,27 +56,17 @@ class Rows(Vocabulary):
     ) -> tuple[Ids, Ids | None, Ids]:
         """Take this many tokens off one text or two; returns both, and what was cut off one text with `stride` more.
 
-        With longest_first over two texts, tokens go one by one from the longer (from the second when equal) and nothing
-        is returned as cut off. ValueError where a text is too short for only_first or only_second.
+        With longest_first over two texts, tokens go one by one from the longer (from the second when equal); if both
+        are cut, nothing is returned as cut off. ValueError where a text is too short for only_first or only_second.
         """
         strategy = choice("truncation_strategy", truncation_strategy, STRATEGIES)
-        if num_tokens_to_remove <= 0 or strategy == "do_not_truncate":
-            return ids, pair_ids, []
-        if strategy == "longest_first" and pair_ids is not None:
-            room = len(ids) + len(pair_ids) - num_tokens_to_remove
-            first = max(min(len(ids), room - min(len(pair_ids), room // 2)), 0)
-            return self._keep(ids, first), self._keep(pair_ids, max(room - first, 0)), []
-        second = strategy == "only_second"
-        chosen = pair_ids if second else ids
-        if chosen is None or len(chosen) <= num_tokens_to_remove:
-            raise ValueError(
-                f"truncation={strategy!r} would have to remove {num_tokens_to_remove} tokens of a text that has "
-                f"{len(chosen or ())}: use truncation='longest_first', or a larger max_length."
-            )
-        window = min(len(chosen), stride + num_tokens_to_remove)
-        cut = chosen[-window:] if self.truncation_side == "right" else chosen[:window]
-        kept = self._keep(chosen, len(chosen) - num_tokens_to_remove)
-        return (ids, kept, cut) if second else (kept, pair_ids, cut)
+        texts = [list(ids)] if pair_ids is None else [list(ids), list(pair_ids)]
+        lengths = list(map(len, texts))
+        room = max(sum(lengths) - max(num_tokens_to_remove, 0), 0)
+        kept = self.contract.kept(lengths, room, strategy)
+        cut = left_over(texts, kept, stride, self.truncation_side)
+        texts = [self._keep(text, count) for text, count in zip(texts, kept, strict=True)]
+        return texts[0], None if pair_ids is None else texts[1], cut
 
     def _keep(self, ids: Ids, count: int) -> Ids:
         return ids[:count] if self.truncation_side == "right" else ids[len(ids) - count :]
@@ -110,7 +103,7 @@ class Rows(Vocabulary):
         if return_offsets_mapping:
             raise ValueError("ids do not tell their offsets: pass the text itself to the tokenizer.")
         pair = pair_ids is not None
-        form = self._template.form(pair, add_special_tokens)
+        form = self.contract.form(self._template, pair, add_special_tokens)
         room = room_for_text(want.max_length, form) if want.truncation else None
         excess = 0 if room is None else len(ids) + len(pair_ids or ()) - room
         ids, pair_ids, cut = self.truncate_sequences(ids, pair_ids, excess, want.truncation or "longest_first", stride)

@@ -69,6 +69,14 @@ class TokenText:
         setattr(tokenizer, self.slot, value)
 
 
+class SpaceEater(TokenText):
+    """A token that, given as a str, takes the space before it along: the mask of RoBERTa and its kin."""
+
+    def __set__(self, tokenizer: Any, value: Token | None) -> None:
+        made = AddedToken(value, lstrip=True, normalized=False, special=True) if isinstance(value, str) else value
+        super().__set__(tokenizer, made)
+
+
 class TokenId:
     """`tokenizer.mask_token_id`: the id of that token, None while it is unset; setting it sets the token."""
 

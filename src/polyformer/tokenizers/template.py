@@ -78,6 +78,11 @@ class Form:
         """Which text each token is from, None at special tokens."""
         return self.spread(lengths, [p.text for p in self.pieces])
 
+    @cached_property
+    def untyped(self) -> "Form":
+        """The same with type 0 throughout."""
+        return Form(tuple(p._replace(type=0) for p in self.pieces))
+
     def bare(self) -> "Form":
         """The same without special tokens."""
         return Form(tuple(p for p in self.pieces if p.text is not None))

@@ -27,18 +27,22 @@ def shares(lengths: Sequence[int], room: int, strategy: str) -> list[int]:
     if room == 0:
         return [0] * len(lengths)
     which = 0 if strategy == "only_first" else 1
-    if which >= len(lengths):
-        raise ValueError(
-            "truncation='only_second' needs a second text to shorten: give pairs, or use truncation='longest_first'."
-        )
-    if lengths[which] <= excess:
-        raise ValueError(
-            f"truncation={strategy!r} would have to remove {excess} tokens of a text that has {lengths[which]}: "
-            "use truncation='longest_first', or a larger max_length."
-        )
+    if which >= len(lengths) or lengths[which] <= excess:
+        raise ValueError(too_short(lengths, room, strategy))
     kept = list(lengths)
     kept[which] -= excess
     return kept
+
+
+def too_short(lengths: Sequence[int], room: int, strategy: str) -> str:
+    """Why `only_first` or `only_second` cannot cut texts of these lengths, and what to do."""
+    which = 0 if strategy == "only_first" else 1
+    if which >= len(lengths):
+        return "truncation='only_second' needs a second text to shorten: give pairs, or use truncation='longest_first'."
+    return (
+        f"truncation={strategy!r} would have to remove {sum(lengths) - room} tokens of a text that has "
+        f"{lengths[which]}: use truncation='longest_first', or a larger max_length."
+    )
 
 
 def _even(first: int, second: int, room: int) -> list[int]:
@@ -49,6 +53,34 @@ def _even(first: int, second: int, room: int) -> list[int]:
     else:
         short, long = room // 2, room - room // 2
     return [long, short] if first > second else [short, long]
+
+
+def one_by_one(lengths: Sequence[int], room: int, strategy: str) -> list[int] | None:
+    """How many tokens each text keeps where they go one by one, each from the longer text (the second when equal).
+
+    None where `only_first` or `only_second` would leave nothing of that text, or there is no second one.
+    """
+    excess = sum(lengths) - room
+    if excess <= 0 or strategy == "do_not_truncate":
+        return list(lengths)
+    if strategy == "longest_first":
+        if len(lengths) == 1:
+            return [room]
+        first = min(lengths[0], room - min(lengths[1], room // 2))
+        return [first, room - first]
+    which = 0 if strategy == "only_first" else 1
+    if which >= len(lengths) or lengths[which] <= excess:
+        return None
+    return [n - excess if i == which else n for i, n in enumerate(lengths)]
+
+
+def left_over(texts: Sequence[list[int]], kept: Sequence[int], stride: int, side: str) -> list[int]:
+    """What was cut off a text, with the `stride` tokens before it; nothing where two texts were cut."""
+    shortened = [(text, n) for text, n in zip(texts, kept, strict=True) if n < len(text)]
+    if len(shortened) != 1:
+        return []
+    text, n = shortened[0]
+    return text[max(n - stride, 0) :] if side == "right" else text[: len(text) - n + stride]
 
 
 def windows(length: int, size: int, stride: int, side: str) -> list[Span]:

@@ -98,7 +98,7 @@ class Vocabulary(SpecialTokens):
         self.padding_side = options.get("padding_side") or type(self).padding_side
         self.truncation_side = options.get("truncation_side") or type(self).truncation_side
         self.model_input_names = list(options.get("model_input_names") or type(self).model_input_names)
-        self.pad_token_type_id = options.get("pad_token_type_id", 0)
+        self.pad_token_type_id = options.get("pad_token_type_id", type(self).pad_token_type_id)
         self.clean_up_tokenization_spaces = options.get("clean_up_tokenization_spaces", True) is not False
         self._place_added(options.get("added_tokens_decoder") or {})
         self._register_specials()
