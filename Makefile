@@ -18,7 +18,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format oracle bench clean distclean
+.PHONY: help demo test test-all fuzz lint format oracle docs bench clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +30,10 @@ test: $(MADE)/test ## the whole test suite (ARGS: options for pytest)
 	@$(BIN)/python tests/oracle/build.py --if-possible
 	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
+test-all: $(MADE)/test ## the same with every pooling of every class, every rename, every graph: an hour
+	@$(BIN)/python tests/oracle/build.py --if-possible
+	POLYFORMER_TESTS=all $(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
 lint: $(MADE)/dev ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -39,6 +43,15 @@ format: $(MADE)/dev ## let ruff mend what it can
 
 oracle: $(MADE)/venv $(MADE)/test ## the reference that tests compare with, transformers 4.6.1 (Python 3.11)
 	@$(BIN)/python tests/oracle/build.py
+
+fuzz: $(MADE)/test ## for the night: every tokenizer against its original on 20,000 random texts, lines of 10 MB
+	@$(BIN)/python tests/oracle/build.py --if-possible
+	POLYFORMER_FUZZ=20000 $(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist worksteal \
+		tests/test_tokenizers_fuzz.py tests/test_tokenizers_long.py $(ARGS)
+
+docs: $(MADE)/test ## docs/architectures.md, written from the code and measured against the reference
+	@$(BIN)/python tests/oracle/build.py
+	$(ONE_THREAD) $(BIN)/python docs/make_architectures.py
 
 bench: $(MADE)/bench ## speed and memory beside other libraries (ARGS: --quick, --only, --threads)
 	$(BIN)/python benchmarks/encode.py $(ARGS)

@@ -19,8 +19,8 @@ def test_batch_of_one_is_batch_of_n_is_permuted_batch(case):
             moved = model(**zoo.without_labels(zoo.batch([rows[i] for i in order])), **options)
             for i, length in enumerate(LENGTHS):
                 alone = model(**zoo.without_labels(zoo.batch([rows[i]], mask=False)), **options)
-                want = zoo.outputs_of_row(alone, 0, length, side="right", choices=case.choices)
-                in_batch = zoo.outputs_of_row(whole, i, length, side="right", choices=case.choices)
-                elsewhere = zoo.outputs_of_row(moved, order.index(i), length, side="right", choices=case.choices)
+                want = zoo.outputs_of_row(case, alone, 0, length, side="right")
+                in_batch = zoo.outputs_of_row(case, whole, i, length, side="right")
+                elsewhere = zoo.outputs_of_row(case, moved, order.index(i), length, side="right")
                 zoo.assert_same(in_batch, want, 1e-9)
                 zoo.assert_same(elsewhere, want, 1e-9)

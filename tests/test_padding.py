@@ -15,7 +15,7 @@ PADDINGS = {
 }
 
 
-@zoo.each()
+@zoo.each(zoo.own())
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("packable", [True, False], ids=["packed", "padded"])
 def test_outputs(case, padding, packable):
@@ -25,17 +25,18 @@ def test_outputs(case, padding, packable):
     model.base_model.packable = packable
     with torch.no_grad():
         for options in ({}, ALL):
-            outputs = model(**zoo.without_labels(zoo.batch(rows, **how)), **options)
+            inputs = zoo.without_labels(zoo.batch(rows, **how))
+            outputs, longest = model(**inputs, **options), inputs["input_ids"].shape[-1]
             for i, length in enumerate(LENGTHS):
                 alone = model(**zoo.without_labels(zoo.batch([rows[i]], mask=False)), **options)
                 zoo.assert_same(
-                    zoo.outputs_of_row(outputs, i, length, side=how["side"], choices=case.choices),
-                    zoo.outputs_of_row(alone, 0, length, side="right", choices=case.choices),
+                    zoo.outputs_of_row(case, outputs, i, length, side=how["side"], longest=longest),
+                    zoo.outputs_of_row(case, alone, 0, length, side="right"),
                     1e-9,
                 )
 
 
-@zoo.each([c for c in zoo.CASES if c.cls != "BertModel"])
+@zoo.each([c for c in zoo.own() if not c.base])
 def test_loss_and_gradients(case):
     """However a batch is padded, its loss and every gradient are the same."""
     model = zoo.make(case)
@@ -43,14 +44,15 @@ def test_loss_and_gradients(case):
     found = []
     for how in ({}, *PADDINGS.values()):
         model.zero_grad()
-        loss = model(**zoo.batch(rows, **how)).loss
+        inputs = zoo.batch(rows, **how)
+        loss = zoo.objective(model(**inputs), inputs)
         loss.backward()
         found.append({"loss": loss.detach()} | {n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     for other in found[1:]:
         zoo.assert_same(other, found[0], 1e-8)
 
 
-@zoo.each([c for c in zoo.CASES if c.cls in ("BertForTokenClassification", "BertForMaskedLM", "BertLMHeadModel")])
+@zoo.each([c for c in zoo.CASES if c.per_token and "labels" in c.arguments])
 def test_labels_under_padding_do_not_count(case):
     model = zoo.make(case)
     inputs = zoo.batch(zoo.sentences(case, LENGTHS))
@@ -60,22 +62,43 @@ def test_labels_under_padding_do_not_count(case):
         torch.testing.assert_close(model(**(inputs | {"labels": filled})).loss, want)
 
 
-@pytest.mark.parametrize("kind", ["absolute", "relative_key", "relative_key_query"])
-def test_a_hole_in_the_mask_keeps_its_position(kind):
+def edged(case):
+    """Whether a mask of edges can say all of who sees whom."""
+    family = zoo.FAMILY[case.family]
+    return family.attends_only and -1 in family.attention_tokens
+
+
+@zoo.each([c for c in zoo.plain(zoo.originals()) if edged(c) and c.base and "pooling" not in c.name])
+def test_a_hole_in_the_mask_keeps_its_position(case):
     """A token hidden in the middle is as if nobody could attend to it: the others stay where they are."""
-    case = zoo.Case("BertModel", zoo.BERT.tiny | {"position_embedding_type": kind})
     model = zoo.make(case)
-    ids = torch.randint(1, 47, (2, 9))
+    ids = torch.randint(6, 47, (2, 9))
     mask = torch.ones(2, 9, dtype=torch.long)
     mask[0, 3:5] = 0
     edges = mask[:, None].expand(2, 9, 9)
+    edges = edges.tril() if case.causal else edges
     with torch.no_grad():
-        holed, spelled = model(ids, mask), model(ids, edges)
+        holed, spelled = model(ids, attention_mask=mask), model(ids, attention_mask=edges)
         torch.testing.assert_close(
             holed.last_hidden_state[mask.bool()], spelled.last_hidden_state[mask.bool()], rtol=1e-9, atol=1e-9
         )
         garbled = ids.where(mask.bool(), 5)
-        torch.testing.assert_close(model(garbled, mask).pooler_output, holed.pooler_output, rtol=1e-9, atol=1e-9)
+        again = model(garbled, attention_mask=mask).last_hidden_state[mask.bool()]
+        torch.testing.assert_close(again, holed.last_hidden_state[mask.bool()], rtol=1e-9, atol=1e-9)
+
+
+@zoo.each([c for c in zoo.plain(zoo.originals()) if c.base])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_vectors_in_place_of_ids(case, side):
+    """The same answer for the ids' own vectors."""
+    model = zoo.make(case)
+    inputs = zoo.batch(zoo.sentences(case, LENGTHS), side=side)
+    vectors = {name: value for name, value in inputs.items() if name != "input_ids"}
+    vectors["inputs_embeds"] = zoo.FAMILY[case.family].vectors(model, inputs["input_ids"])
+    with torch.no_grad():
+        got, want = model(**vectors).last_hidden_state, model(**inputs).last_hidden_state
+    keep = zoo.at_real_tokens(got, inputs["attention_mask"].bool())
+    torch.testing.assert_close(got[keep], want[keep], rtol=1e-9, atol=1e-9)
 
 
 def test_span_logits_at_padding_never_win():
@@ -114,3 +137,13 @@ def test_a_row_that_is_all_padding_gives_finite_numbers_and_disturbs_nobody():
                 alone = model(ids[2:])
             assert outputs.pooler_output.isfinite().all()
             torch.testing.assert_close(outputs.pooler_output[2], alone.pooler_output[0], rtol=1e-9, atol=1e-9)
+
+
+@zoo.each([c for c in zoo.originals() if c.base and not c.name])
+def test_a_batch_of_nothing_but_padding_gives_finite_numbers(case):
+    """As a shard of a sweep over lengths may be."""
+    inputs = zoo.without_labels(zoo.batch(zoo.sentences(case, (5, 3))))
+    inputs["attention_mask"] = torch.zeros_like(inputs["attention_mask"])
+    with torch.no_grad():
+        outputs = zoo.make(case)(**inputs)
+    assert outputs.last_hidden_state.isfinite().all()

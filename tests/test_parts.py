@@ -5,15 +5,20 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from polyformer.parts import losses
 from polyformer.parts.attend import attend
 from polyformer.parts.attention import Attention, CrossAttention
-from polyformer.parts.feedforward import ACTIVATIONS, ChunkedFeedForward, FeedForward
+from polyformer.parts.blocks import PostNormBlock, PostNormCrossBlock, PreNormBlock, PreNormCrossBlock
+from polyformer.parts.embeddings import PlacedTokens
+from polyformer.parts.feedforward import ACTIVATIONS, ChunkedFeedForward, Dropped, FeedForward
+from polyformer.parts.heads import DenseHead
 from polyformer.parts.layout import Layout
 from polyformer.parts.pooling import POOLINGS, pooling
-from polyformer.parts.positions import RelativeKey, RelativeKeyQuery
+from polyformer.parts.positions import RelativeKey, RelativeKeyQuery, numbered_after_pad, relative_shift, waves
 
 F64 = torch.float64
 
@@ -109,6 +114,76 @@ def test_relative_positions(scheme, queries):
                 torch.testing.assert_close(got[0, h, i, j], want / 2)
 
 
+SHIFTS = [(5, 5, 1), (3, 7, 1), (4, 8, 2), (3, 5, 2), (1, 1, 1), (1, 2, 2)]
+
+
+@pytest.mark.parametrize(("queries", "keys", "step"), SHIFTS)
+@pytest.mark.parametrize("start", [0, 4, -1])
+def test_relative_shift(queries, keys, step, start):
+    """Query i stands at key start + step i: the score of each key is the product with the vector of that distance."""
+    q = torch.randn(2, 3, queries, 6, dtype=F64)
+    # one column for each distance that occurs, the largest first, and `step` more before them
+    distances = start + step * queries - torch.arange(step * queries + keys)
+    got = relative_shift(q @ waves(distances, 6, F64).T, keys, step)
+    assert got.shape == (2, 3, queries, keys)
+    for i in range(queries):
+        for j in range(keys):
+            angles = [(start + step * i - j) / 10000 ** (2 * k / 6) for k in range(3)]
+            r = torch.tensor([math.sin(a) for a in angles] + [math.cos(a) for a in angles], dtype=F64)
+            torch.testing.assert_close(got[..., i, j], q[..., i, :] @ r)
+
+
+def test_relative_shift_of_a_memory():
+    """Transformer-XL's: columns for the distances from one more than the oldest key's down to 0, nothing later seen."""
+    queries, keys = 3, 8
+    scores = torch.randn(2, queries, keys + 1)
+    got = relative_shift(scores, keys)
+    for i in range(queries):
+        here = keys - queries + i
+        for j in range(here + 1):
+            assert torch.equal(got[:, i, j], scores[:, i, keys - (here - j)])
+    assert got.untyped_storage().data_ptr() == scores.untyped_storage().data_ptr()
+
+
+def test_waves_are_worked_out_exactly_and_then_rounded():
+    distances = torch.arange(3000, -3000, -7)
+    want = waves(distances, 8, F64)
+    assert torch.equal(waves(distances, 8, torch.bfloat16), waves(distances, 8, torch.float32).bfloat16())
+    torch.testing.assert_close(waves(distances, 8, torch.float32).double(), want, atol=3e-4, rtol=0)
+
+
+ROWS = st.lists(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=6, max_size=6), min_size=1, max_size=4)
+
+
+@given(ROWS, st.integers(0, 4), st.booleans())
+@settings(max_examples=200)
+def test_positions_after_padding(rows, past, masked):
+    """One token at a time: from pad + 1 on, past leading padding; the padding id takes none; a hole takes one."""
+    pad = 1
+    ids = torch.tensor([[number for number, _ in row] for row in rows])
+    mask = torch.tensor([[seen for _, seen in row] for row in rows]) if masked else None
+    layout = Layout.of((len(rows), 6 - past), mask, torch.device("cpu"), past=past)
+    got = numbered_after_pad(layout, ids[:, past:], pad)
+    got = layout.unpack(got) if layout.packing is not None else got.expand(len(rows), 6 - past)
+    for i, row in enumerate(rows):
+        begun, taken = False, 0
+        for j, (number, seen) in enumerate(row):
+            begun = begun or seen or not masked
+            takes = begun and (j < past or number != pad)  # of what a cache holds only the number is known
+            taken += takes
+            if j >= past and (seen or not masked):
+                assert got[i, j - past] == (pad + taken if takes else pad)
+
+
+def test_dense_head():
+    head = DenseHead(5, 4, 3, torch.tanh, 0.5).eval()
+    x = torch.randn(2, 5)
+    want = torch.tanh(x @ head.dense.weight.T + head.dense.bias) @ head.scores.weight.T + head.scores.bias
+    torch.testing.assert_close(head(x), want)
+    torch.testing.assert_close(head(x), head(x))
+    assert not torch.allclose(head.train()(x), head(x))
+
+
 def test_attention_is_the_textbook_s():
     attn = Attention(12, 3).double().eval()
     x = torch.randn(2, 5, 12, dtype=F64)
@@ -117,6 +192,77 @@ def test_attention_is_the_textbook_s():
     want, _ = dense_attention(*heads, None, None, 0.5)
     layout = Layout.of((2, 5), None, x.device)
     torch.testing.assert_close(attn(x, layout), attn.out(want.transpose(1, 2).flatten(2)))
+
+
+def test_a_scale_of_its_own():
+    """As if queries, the first third of the projection, were longer by it."""
+    x, source = torch.randn(2, 5, 12, dtype=F64), torch.randn(2, 4, 12, dtype=F64)
+    layout = Layout.of((2, 5), None, x.device)
+    own, cross = Attention(12, 3, scale=0.1).double().eval(), CrossAttention(12, 3, scale=0.1).double().eval()
+    got = own(x, layout), cross(x, source, layout)
+    with torch.no_grad():
+        for linear, units in ((own.qkv, 12), (cross.q, 12)):
+            linear.weight[:units] *= 0.2
+            linear.bias[:units] *= 0.2
+    own.scale = cross.scale = 0.5
+    torch.testing.assert_close((own(x, layout), cross(x, source, layout)), got)
+
+
+def test_blocks_by_hand():
+    """Norms inside the residuals or after them; with attention to a source, or skipping it."""
+    own, cross, ffn = Attention(12, 3).double(), CrossAttention(12, 3).double(), FeedForward(12, 20, F.relu).double()
+
+    def norm():
+        made = nn.LayerNorm(12).double()
+        nn.init.normal_(made.weight)
+        nn.init.normal_(made.bias)
+        return made
+
+    x, source = torch.randn(2, 5, 12, dtype=F64), torch.randn(2, 4, 12, dtype=F64)
+    layout, across = Layout.of((2, 5), None, x.device, causal=True), Layout.of((2, 4), None, x.device)
+    for kind in (PostNormBlock, PreNormBlock, PostNormCrossBlock, PreNormCrossBlock):
+        crosses, pre = "Cross" in kind.__name__, "Pre" in kind.__name__
+        block = kind(own, *([cross] if crosses else []), ffn, norm, 0.0)
+        steps = [(lambda y: own(y, layout), block.attn_norm), (ffn, block.ffn_norm)]
+        if crosses:
+            torch.testing.assert_close(block(x, layout), by_hand(x, steps, pre))
+            steps.insert(1, (lambda y: cross(y, source, across), block.cross_norm))
+        got = block(x, layout, None, None, None, source, across)
+        torch.testing.assert_close(got, by_hand(x, steps, pre))
+
+
+def by_hand(x, steps, pre):
+    for f, norm in steps:
+        x = x + f(norm(x)) if pre else norm(x + f(x))
+    return x
+
+
+def test_placed_tokens_by_hand():
+    embed = PlacedTokens(7, 5, 4, 0.0)
+    ids, types, places = torch.tensor([[3, 6], [0, 1]]), torch.tensor([[2, 2], [5, 0]]), torch.tensor([[0, 4]])
+    tokens, positions = embed.tokens.weight, embed.positions.weight
+    for segments in (None, types):
+        got, same = embed(ids, segments, places, None), embed(None, segments, places, embed.tokens(ids))
+        assert torch.equal(got, same)
+        for row in range(2):
+            for i in range(2):
+                want = tokens[ids[row, i]] + positions[places[0, i]]
+                want = want if segments is None else want + tokens[types[row, i]]
+                torch.testing.assert_close(got[row, i], want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_explicit_attention_sums_in_single_precision(dtype):
+    """Scores that half precision cannot tell apart, or hold."""
+    q = torch.full((1, 1, 1, 64), 40.0, dtype=dtype)
+    k = torch.full((1, 1, 3, 64), 40.0, dtype=dtype)
+    k[0, 0, 1, 0] = 40.25
+    v = torch.randn(1, 1, 3, 8, dtype=dtype)
+    want, p = attend(q.float(), k.float(), v.float(), scale=1.0, weights=True)
+    got, weights = attend(q, k, v, scale=1.0, weights=True)
+    assert got.dtype == weights.dtype == dtype
+    torch.testing.assert_close(weights.float(), p, rtol=0, atol=torch.finfo(dtype).eps)
+    torch.testing.assert_close(got.float(), want, rtol=0, atol=4 * torch.finfo(dtype).eps)
 
 
 def test_pruning_a_head_is_zeroing_its_output():
@@ -157,6 +303,15 @@ def test_activations():
     }
     for name, want in by_hand.items():
         torch.testing.assert_close(ACTIVATIONS[name](x), want, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_an_activation_with_dropout():
+    """Of what comes out of it, unbiased, in training only."""
+    act, x = Dropped(F.gelu, 0.25), torch.ones(40000)
+    kept = act(x) / F.gelu(x)
+    assert set(kept.unique().tolist()) == {0.0, float(torch.tensor(1.0) / 0.75)}
+    assert abs(kept.mean() - 1) < 0.02  # seven standard errors
+    assert torch.equal(act.eval()(x), F.gelu(x))
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 50])
@@ -220,6 +375,26 @@ def test_poolings(name):
     torch.testing.assert_close(whole, module(layers[-1], torch.ones(4, 6).bool(), layers))
 
 
+@pytest.mark.parametrize("name", ["last4_cls", "weighted_layers"])
+def test_poolings_of_layers_that_differ_in_length(name):
+    """Each layer on its own tokens: as if every one were shortened to the row's before."""
+    lengths = (6, 6, 4, 2, 2)
+    layers = [torch.randn(3, length, 8, dtype=F64) for length in lengths]
+    module = pooling(name, 8, 4).double()
+    if name == "weighted_layers":
+        nn.init.normal_(module.layer_weights)
+    counts = [(6, 4, 1), (6, 4, 1), (4, 3, 1), (2, 1, 1), (2, 1, 1)]
+    real = [torch.arange(n) < torch.tensor(own)[:, None] for n, own in zip(lengths, counts, strict=True)]
+    got = module.mix(layers, real)
+    for row in range(3):
+        own = [layer[row, : count[row]] for layer, count in zip(layers, counts, strict=True)]
+        want = torch.cat([x[0] for x in own[-4:]])
+        if name == "weighted_layers":
+            share = module.layer_weights.softmax(0)
+            want = sum(share[i] * sum(x) / len(x) for i, x in enumerate(own))
+        torch.testing.assert_close(got[row], want)
+
+
 # ---- losses ----------------------------------------------------------------------------------------------------------
 
 
@@ -237,6 +412,17 @@ def test_token_losses_by_hand():
     shifted = [(0, 1), (0, 2), (1, 0)]  # t predicts t + 1, where that is a real token with a label
     want = sum(nll(logits[b, t], labels[b, t + 1]) for b, t in shifted) / len(shifted)
     torch.testing.assert_close(losses.next_token_loss(logits, labels, real), want)
+
+
+def test_replaced_loss_by_hand():
+    """Padding and tokens without a label are left out."""
+    logits = torch.tensor([[0.0, 2.0, -1.0, 5.0]], dtype=F64)
+    labels = torch.tensor([[1, 0, losses.IGNORE, 1]])
+    real = torch.tensor([[True, True, True, False]])
+    want = (math.log(2) + math.log(1 + math.exp(2.0))) / 2
+    assert abs(losses.replaced_loss(logits, labels, real) - want) < 1e-12
+    with pytest.raises(ValueError, match="labels contain 2, but only 0 to 1"):
+        losses.replaced_loss(logits, labels * 0 + 2, None)
 
 
 def test_span_loss_by_hand():

@@ -1,6 +1,7 @@
 """Property 10: inputs are not touched; eval is deterministic whatever the dropout; a seed reproduces a run."""
 
 import copy
+import math
 import pickle
 
 import torch
@@ -55,21 +56,28 @@ def test_a_new_model_follows_the_seed(case):
     assert any(not torch.equal(one[n], other[n]) for n in one)
 
 
-@zoo.each()
+@zoo.each([c for c in zoo.CASES if zoo.FAMILY[c.family].starts_alike])
 def test_initial_weights_are_the_paper_s(case):
     """Normal with config.initializer_range, biases zero, norms one, the padding vector zero (BERT, appendix A.2)."""
+    family = zoo.FAMILY[case.family]
     torch.manual_seed(0)
     model = case.model_class(case.configure())
     for name, p in model.named_parameters():
         if name.endswith("norm.weight"):
             assert (p == 1).all(), name
+        elif not p.requires_grad:  # fixed positions (Vaswani et al. 2017, section 3.5)
+            for place in range(p.shape[0]):
+                for i in range(p.shape[1]):
+                    angle = place / 10000 ** (2 * (i // 2) / p.shape[1])
+                    assert abs(p[place, i] - (math.cos(angle) if i % 2 else math.sin(angle))) < 1e-6
         elif p.dim() == 1:
             assert (p == 0).all(), name
         else:
             n = p.numel()  # within five standard errors
-            assert abs(p.mean()) < 5 * 0.02 / n**0.5, name
-            assert abs(p.std() / 0.02 - 1) < 5 / (2 * n) ** 0.5 + 0.03, name  # the padding row is zero
-    assert (model.get_input_embeddings().weight[0] == 0).all()
+            std = 0.02 * next((factor for ending, factor in family.narrower.items() if name.endswith(ending)), 1)
+            assert abs(p.mean()) < 5 * std / n**0.5, name
+            assert abs(p.std() / std - 1) < 5 / (2 * n) ** 0.5 + 0.03, name  # the padding row is zero
+    assert (model.get_input_embeddings().weight[model.config.pad_token_id] == 0).all() == family.padding_row
 
 
 @zoo.each([c for c in zoo.CASES if not c.name or "pooling" in c.name])

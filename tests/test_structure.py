@@ -21,7 +21,11 @@ MAY_IMPORT = {  # what a package may import at module level, besides itself
     "generation": {"core", "parts"},
     "pipelines": {"core", "parts", "generation", "tokenizers", "models"},
 }
-RENAMES: set[tuple[str, str]] = set()  # models that are another under a new name
+RENAMES = {  # models that are another under a new name
+    ("xlm_roberta", "roberta"),
+    ("camembert", "roberta"),
+    ("dpr", "bert"),  # a BERT with a projection
+}
 
 
 def imported(path, *, everywhere=False):

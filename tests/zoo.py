@@ -6,127 +6,30 @@ draws inputs of different lengths, `batch` puts them side by side with padding w
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-import polyformer
-from polyformer.core.pretrained import PreTrainedModel
+from polyformer.parts.state import State
+from zoo_convbert import CONVBERT
+from zoo_decoders import DECODERS
+from zoo_encoders import BERT, ENCODERS
+from zoo_family import POOLINGS, THOROUGH, Case, Family
+from zoo_funnel import FUNNEL
+from zoo_longformer import LONGFORMER
+from zoo_xlm import XLMS
+
+__all__ = ["BERT", "POOLINGS", "THOROUGH", "Case", "Family"]
 
 Row = dict[str, Tensor]
 CHOICES = 2
 
-
-@dataclass(frozen=True)
-class Case:
-    """One class under one configuration.
-
-    reference: whether the reference has it too (poolings are ours).
-    """
-
-    cls: str
-    config: dict[str, Any]
-    name: str = ""
-    reference: bool = True
-    family: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.cls}-{self.name}" if self.name else self.cls
-
-    @property
-    def model_class(self) -> type[PreTrainedModel]:
-        return getattr(polyformer, self.cls)
-
-    def configure(self) -> Any:
-        return self.model_class.config_class(**self.config)
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        import inspect
-
-        return tuple(inspect.signature(self.model_class.forward).parameters)[1:]
-
-    @property
-    def causal(self) -> bool:
-        return bool(self.config.get("is_decoder"))
-
-    @property
-    def choices(self) -> bool:
-        return "MultipleChoice" in self.cls
-
-
-@dataclass(frozen=True)
-class Family:
-    """An architecture: its classes, a tiny configuration, and what is worth varying in it.
-
-    variants: name -> changes of the configuration, for the classes named (all of them if none are).
-    poolers: the classes that read a pooled vector; each is tested with every pooling.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    tiny: dict[str, Any]
-    variants: Mapping[str, tuple[dict[str, Any], tuple[str, ...]]] = field(default_factory=dict)
-    poolers: tuple[str, ...] = ()
-
-    def cases(self) -> Iterable[Case]:
-        for cls in self.classes:
-            yield Case(cls, self.tiny, "", True, self.name)
-        for name, (changes, only) in self.variants.items():
-            for cls in only or self.classes:
-                yield Case(cls, self.tiny | changes, name, True, self.name)
-        for pooling in POOLINGS:
-            for cls in self.poolers:
-                yield Case(cls, self.tiny | {"pooling": pooling}, f"pooling={pooling}", pooling == "cls", self.name)
-
-
-POOLINGS = ("cls", "attention", "mean", "max", "mean_sqrt", "last", "last4_cls", "weighted_layers")
-
-BERT = Family(
-    name="bert",
-    classes=(
-        "BertModel BertForPreTraining BertLMHeadModel BertForMaskedLM BertForNextSentencePrediction "
-        "BertForSequenceClassification BertForMultipleChoice BertForTokenClassification BertForQuestionAnswering"
-    ).split(),
-    tiny=dict(
-        vocab_size=47,
-        hidden_size=24,
-        num_hidden_layers=3,
-        num_attention_heads=3,
-        intermediate_size=40,
-        max_position_embeddings=32,
-        type_vocab_size=2,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        num_labels=3,
-    ),
-    variants={
-        "relative_key": ({"position_embedding_type": "relative_key"}, ("BertModel", "BertForMaskedLM")),
-        "relative_key_query": ({"position_embedding_type": "relative_key_query"}, ("BertModel", "BertLMHeadModel")),
-        "chunked": ({"chunk_size_feed_forward": 3}, ("BertModel",)),
-        "pruned": ({"pruned_heads": {0: [1], 2: [0, 2]}}, ("BertModel", "BertForTokenClassification")),
-        "gelu_new": ({"hidden_act": "gelu_new"}, ("BertForMaskedLM",)),
-        "untied": ({"tie_word_embeddings": False}, ("BertForMaskedLM", "BertForPreTraining")),
-        "regression": ({"num_labels": 1}, ("BertForSequenceClassification",)),
-        "multi_label": ({"problem_type": "multi_label_classification"}, ("BertForSequenceClassification",)),
-        "decoder": ({"is_decoder": True}, ("BertModel", "BertLMHeadModel")),
-        "decoder_relative": (
-            {"is_decoder": True, "position_embedding_type": "relative_key_query"},
-            ("BertLMHeadModel",),
-        ),
-        "cross": ({"is_decoder": True, "add_cross_attention": True}, ("BertModel", "BertLMHeadModel")),
-    },
-    poolers=(
-        "BertModel BertForPreTraining BertForNextSentencePrediction BertForSequenceClassification BertForMultipleChoice"
-    ).split(),
-)
-
-FAMILIES = (BERT,)
+FAMILIES = (*ENCODERS, CONVBERT, LONGFORMER, FUNNEL, *XLMS, *DECODERS)
+FAMILY = {family.name: family for family in FAMILIES}
 CASES = tuple(case for family in FAMILIES for case in family.cases())
 
 
@@ -140,9 +43,24 @@ def plain(cases: Iterable[Case] = CASES) -> list[Case]:
     return [case for case in cases if not case.config.get("add_cross_attention")]
 
 
+def originals() -> list[Case]:
+    """Cases of families that are not another's classes under a new name."""
+    return [case for case in CASES if FAMILY[case.family].rename_of is None]
+
+
+def own(cases: Iterable[Case] = CASES) -> list[Case]:
+    """Cases that are code of their own: no renames, unless everything is asked for."""
+    return [case for case in cases if THOROUGH or FAMILY[case.family].rename_of is None]
+
+
+def first(family: Family, kind: str = "Model", name: str = "") -> Case:
+    """The case of this kind and variant."""
+    return next(case for case in family.cases() if case.kind == kind and case.name == name)
+
+
 def make(case: Case, *, dtype: torch.dtype = torch.float64, seed: int = 0, **changes: Any) -> Any:
     """The model of a case in eval mode; weights that float32 can hold, drawn so that outputs are of order one."""
-    config = dataclasses.replace(case, config=case.config | changes).configure()
+    config = case.but(**changes).configure()
     torch.manual_seed(seed)
     model = case.model_class(config)
     with torch.no_grad():
@@ -158,29 +76,43 @@ def make(case: Case, *, dtype: torch.dtype = torch.float64, seed: int = 0, **cha
 
 
 def sentences(case: Case, lengths: Iterable[int], seed: int = 1) -> list[Row]:
-    """One row of inputs a length, unpadded: tensors of shape (length,), of labels too."""
+    """One row of inputs a length, unpadded: tensors of shape (length,), of labels too. No token is the padding id."""
     generator = torch.Generator().manual_seed(seed)
-    c = case.config
+    c = case.configure()
 
     def integers(high: int, *shape: int) -> Tensor:
         return torch.randint(0, high, shape, generator=generator)
 
+    def words(*shape: int) -> Tensor:
+        found = integers(c.vocab_size - 1, *shape)
+        return found + (found >= (c.pad_token_id or 0))
+
     rows = []
     for length in lengths:
-        row: Row = {"input_ids": integers(c["vocab_size"] - 1, length) + 1}
+        row: Row = {"input_ids": words(length)}
         if "token_type_ids" in case.arguments:
             row["token_type_ids"] = (torch.arange(length) > length // 2).long()
+        if "langs" in case.arguments and c.n_langs > 1:
+            row["langs"] = integers(c.n_langs, length)
+        if "global_attention_mask" in case.arguments:
+            row["global_attention_mask"] = torch.isin(torch.arange(length), torch.tensor([0, 2])).long()
         if case.choices:  # (choices, length)
             row = {name: value.repeat(CHOICES, 1) for name, value in row.items()}
-            row["input_ids"] = integers(c["vocab_size"] - 1, CHOICES, length) + 1
+            row["input_ids"] = words(CHOICES, length)
         if "labels" in case.arguments:
             row["labels"] = _labels(case, length, integers, generator)
-        if "next_sentence_label" in case.arguments:
-            row["next_sentence_label"] = integers(2)
+        for name in {"next_sentence_label", "sentence_order_label"} & {*case.arguments}:
+            row[name] = integers(2)
+        if "mc_token_ids" in case.arguments:
+            row["mc_token_ids"], row["mc_labels"] = integers(length, CHOICES), integers(CHOICES)
         if "start_positions" in case.arguments:
             row["start_positions"], row["end_positions"] = integers(length), integers(length)
-        if c.get("add_cross_attention"):
-            row["encoder_hidden_states"] = torch.randn(7, c["hidden_size"], generator=generator, dtype=torch.float64)
+        if "p_mask" in case.arguments:  # no answer at one token, and none of the given ones is there
+            row["p_mask"] = (torch.arange(length) == length - 1).double()
+            row["start_positions"], row["end_positions"] = integers(length - 1), integers(length - 1)
+            row["cls_index"], row["is_impossible"] = integers(length), integers(2).double()
+        if c.add_cross_attention:
+            row["encoder_hidden_states"] = torch.randn(7, c.hidden_size, generator=generator, dtype=torch.float64)
             row["encoder_attention_mask"] = (torch.arange(7) < 3 + length % 4).long()
         rows.append(row)
     return rows
@@ -188,15 +120,17 @@ def sentences(case: Case, lengths: Iterable[int], seed: int = 1) -> list[Row]:
 
 def _labels(case: Case, length: int, integers: Any, generator: torch.Generator) -> Tensor:
     labels = case.config.get("num_labels", 2)
-    if "LM" in case.cls or "PreTraining" in case.cls:
-        words = integers(case.config["vocab_size"], length)
-        words[::3] = -100
-        return words
-    if "Token" in case.cls:
+    if case.replaced:
+        return integers(2, length)
+    if case.kind == "ForTokenClassification":
         return integers(labels, length)
+    if case.per_token:
+        words = integers(case.config["vocab_size"], *([CHOICES] if case.choices else []), length)
+        words[..., ::3] = -100
+        return words
     if case.choices:
         return integers(CHOICES)
-    if "NextSentence" in case.cls:
+    if case.kind == "ForNextSentencePrediction":
         return integers(2)
     if case.config.get("problem_type") == "multi_label_classification":
         return integers(2, labels).double()
@@ -205,8 +139,9 @@ def _labels(case: Case, length: int, integers: Any, generator: torch.Generator) 
     return integers(labels)
 
 
-PER_TOKEN = ("input_ids", "token_type_ids", "labels")
-FILL = {"input_ids": 0, "token_type_ids": 0, "labels": -100}
+# inputs with one entry a token, and what they have at padding
+FILL = {"input_ids": 0, "token_type_ids": 0, "langs": 0, "global_attention_mask": 0, "labels": -100, "p_mask": 1}
+PER_TOKEN = tuple(FILL)
 
 
 def batch(
@@ -232,7 +167,7 @@ def batch(
             seen = torch.ones(row["input_ids"].shape, dtype=torch.long)
             out.setdefault("attention_mask", []).append(_pad(seen, longest, side, 0, 0))
         if side == "left":
-            for name in ("start_positions", "end_positions"):
+            for name in ("start_positions", "end_positions", "cls_index", "mc_token_ids"):
                 if name in row:
                     out[name][-1] = row[name] + longest - length
     return {name: torch.stack(values) for name, values in out.items()}
@@ -250,34 +185,83 @@ def _pad(value: Tensor, longest: int, side: str, fill: int, garbage: int) -> Ten
 
 
 def without_labels(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    targets = ("labels", "next_sentence_label", "start_positions", "end_positions")
+    targets = {"labels", "next_sentence_label", "sentence_order_label"}
+    targets |= {"start_positions", "end_positions", "is_impossible", "mc_labels"}
     return {name: value for name, value in inputs.items() if name not in targets}
 
 
-def outputs_of_row(outputs: Any, i: int, length: int, *, side: str, choices: bool = False) -> dict[str, Tensor]:
-    """What a model said of row i, cut to its real tokens; the loss is of the batch and left out."""
+def remembering(model: Any, past: Any = None) -> dict[str, Any]:
+    """Arguments that make a causal model go on from a state, or begin one, and give back the next."""
+    if "cache" in inspect.signature(model.forward).parameters:
+        return {"cache": State.empty(len(model.base_model.blocks())) if past is None else past}
+    return {"past_key_values": past, "use_cache": True}
+
+
+def forgetting(model: Any) -> dict[str, Any]:
+    """Arguments that make a causal model keep nothing."""
+    return {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+
+
+def at_real_tokens(value: Tensor, mask: Tensor) -> Tensor:
+    """Which numbers of an output are of real tokens, bool and of its shape; all of them if none is a token's.
+
+    mask: the batch's. Of rows and choices either may make one axis or two.
+    """
+    real = mask.bool().flatten(0, -2)
+    for axes in (2, 3):
+        tokens = value.shape[:axes]
+        if len(tokens) == axes and tokens[-1] == real.shape[1] and tokens.numel() == real.numel():
+            return real.view(*tokens, *[1] * (value.dim() - axes)).expand(value.shape)
+    return torch.ones_like(value, dtype=torch.bool)
+
+
+def pull(outputs: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A weight for each number of these outputs, the same however a batch is padded, 0 at padding; layers' left out."""
+    found = {}
+    for name, value in outputs.items():
+        if isinstance(value, Tensor):
+            keep = at_real_tokens(value, inputs["attention_mask"])
+            weights = torch.arange(value.numel(), dtype=value.dtype).cos()
+            found[name] = torch.zeros_like(value).masked_scatter(keep, weights)
+    return found
+
+
+def objective(outputs: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Tensor:
+    """The loss; where there is none, the sum of the outputs, each number with its weight."""
+    if "loss" in outputs:
+        return outputs["loss"]
+    return torch.stack([(outputs[name] * weights).sum() for name, weights in pull(outputs, inputs).items()]).sum()
+
+
+def outputs_of_row(case: Case, outputs: Any, i: int, length: int, *, side: str, longest: int = 0) -> dict[str, Tensor]:
+    """What a model said of row i, cut to its real tokens; the loss is of the batch and left out.
+
+    Places are counted from the row's first token, for which the padded length, `longest`, is wanted.
+    """
     found: dict[str, Tensor] = {}
 
-    def cut(value: Tensor, axis: int) -> Tensor:
-        start = value.shape[axis] - length if side == "left" else 0
-        return value.narrow(axis, start, length)
+    def cut(value: Tensor, axis: int, count: int) -> Tensor:  # merged tokens are never padded on the left
+        start = value.shape[axis] - length if side == "left" and count == length else 0
+        return value.narrow(axis, start, count)
 
     def put(name: str, value: Tensor) -> None:
+        counts = FAMILY[case.family].kept(case, name, length)
         if name in ("loss", "past_key_values") or value.dim() == 0:
             return
-        if choices and name != "logits":  # rows and choices are one axis there
-            value = value.unflatten(0, (-1, CHOICES))[i]
-            token_axis = 1
-        else:
-            value, token_axis = value[i], 0
-        if name.startswith("attentions"):
-            value = cut(cut(value, -1), -2)
-        elif name.startswith("cross_attentions"):
-            value = cut(value, -2)
+        if case.choices and len(value) != len(outputs["logits"]):  # rows and choices are one axis there
+            value = value.unflatten(0, (-1, CHOICES))
+        value, token_axis = value[i], int(case.choices)
+        if name.endswith("_index") and side == "left":
+            value = value - (longest - length)
+        elif name.startswith("attentions"):
+            for axis, count in zip(FAMILY[case.family].attention_tokens, counts, strict=False):
+                value = cut(value, axis, count)
+        elif name.startswith(("cross_attentions", "global_attentions")):
+            value = cut(value, -2, length)
         elif name.startswith(("hidden_states", "last_hidden_state", "start_logits", "end_logits")) or (
-            name in ("logits", "prediction_logits") and value.dim() == 2
+            name in ("logits", "prediction_logits") and case.per_token
         ):
-            value = cut(value, token_axis)
+            value = cut(value, token_axis, counts[0])
         found[name] = value
 
     for name, value in outputs.items():

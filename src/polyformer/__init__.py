@@ -16,13 +16,78 @@ _NAMES = {
     "core.report": "LoadReport",
     "core.auto": "AutoConfig AutoModel AutoModelForPreTraining AutoModelForCausalLM AutoModelForMaskedLM "
     "AutoModelForNextSentencePrediction AutoModelForSequenceClassification AutoModelForMultipleChoice "
-    "AutoModelForTokenClassification AutoModelForQuestionAnswering AutoTokenizer",
+    "AutoModelForTokenClassification AutoModelForQuestionAnswering",
+    "core.auto_tokenizer": "AutoTokenizer",
     "core.errors": "CheckpointError ConfigError",
     "models.bert": "BertConfig BertPreTrained BertModel BertForPreTraining BertLMHeadModel BertForMaskedLM "
     "BertForNextSentencePrediction BertForSequenceClassification BertForMultipleChoice BertForTokenClassification "
     "BertForQuestionAnswering",
+    "models.roberta": "RobertaConfig RobertaPreTrained RobertaModel RobertaForMaskedLM RobertaForCausalLM "
+    "RobertaForSequenceClassification RobertaForMultipleChoice RobertaForTokenClassification "
+    "RobertaForQuestionAnswering",
+    "models.xlm_roberta": "XLMRobertaConfig XLMRobertaPreTrained XLMRobertaModel XLMRobertaForMaskedLM "
+    "XLMRobertaForCausalLM XLMRobertaForSequenceClassification XLMRobertaForMultipleChoice "
+    "XLMRobertaForTokenClassification XLMRobertaForQuestionAnswering",
+    "models.dpr": "DPRConfig DPRPreTrained DPRContextEncoder DPRQuestionEncoder DPRReader",
+    "models.camembert": "CamembertConfig CamembertPreTrained CamembertModel CamembertForMaskedLM "
+    "CamembertForCausalLM CamembertForSequenceClassification CamembertForMultipleChoice "
+    "CamembertForTokenClassification CamembertForQuestionAnswering",
+    "models.distilbert": "DistilBertConfig DistilBertPreTrained DistilBertModel DistilBertForMaskedLM "
+    "DistilBertForSequenceClassification DistilBertForMultipleChoice DistilBertForTokenClassification "
+    "DistilBertForQuestionAnswering",
+    "models.electra": "ElectraConfig ElectraPreTrained ElectraModel ElectraForPreTraining ElectraForMaskedLM "
+    "ElectraForSequenceClassification ElectraForMultipleChoice ElectraForTokenClassification "
+    "ElectraForQuestionAnswering",
+    "models.albert": "AlbertConfig AlbertPreTrained AlbertModel AlbertForPreTraining AlbertForMaskedLM "
+    "AlbertForSequenceClassification AlbertForMultipleChoice AlbertForTokenClassification "
+    "AlbertForQuestionAnswering",
+    "models.convbert": "ConvBertConfig ConvBertPreTrained ConvBertModel ConvBertForMaskedLM "
+    "ConvBertForSequenceClassification ConvBertForMultipleChoice ConvBertForTokenClassification "
+    "ConvBertForQuestionAnswering",
+    "models.longformer": "LongformerConfig LongformerPreTrained LongformerModel LongformerForMaskedLM "
+    "LongformerForSequenceClassification LongformerForMultipleChoice LongformerForTokenClassification "
+    "LongformerForQuestionAnswering to_longformer",
+    "models.xlm": "XLMConfig XLMPreTrained XLMModel XLMWithLMHeadModel XLMForSequenceClassification "
+    "XLMForMultipleChoice XLMForTokenClassification XLMForQuestionAnsweringSimple XLMForQuestionAnswering",
+    "models.flaubert": "FlaubertConfig FlaubertPreTrained FlaubertModel FlaubertWithLMHeadModel "
+    "FlaubertForSequenceClassification FlaubertForMultipleChoice FlaubertForTokenClassification "
+    "FlaubertForQuestionAnsweringSimple FlaubertForQuestionAnswering",
+    "models.openai_gpt": "OpenAIGPTConfig OpenAIGPTPreTrained OpenAIGPTModel OpenAIGPTLMHeadModel "
+    "OpenAIGPTDoubleHeadsModel OpenAIGPTForSequenceClassification",
+    "models.gpt2": "GPT2Config GPT2PreTrained GPT2Model GPT2LMHeadModel GPT2DoubleHeadsModel "
+    "GPT2ForSequenceClassification GPT2ForTokenClassification",
+    "models.ctrl": "CTRLConfig CTRLPreTrained CTRLModel CTRLLMHeadModel CTRLForSequenceClassification",
+    "models.funnel": "FunnelConfig FunnelPreTrained FunnelBaseModel FunnelModel FunnelForPreTraining FunnelForMaskedLM "
+    "FunnelForSequenceClassification FunnelForMultipleChoice FunnelForTokenClassification FunnelForQuestionAnswering",
+    "models.mmbt": "MMBTConfig MMBTPreTrained MMBTModel MMBTForClassification",
+    "parts.resnet": "ResNet ImageEncoder",
     "tokenizers.base": "PreTrainedTokenizer BatchEncoding",
     "tokenizers.bert": "BertTokenizer",
+    "tokenizers.bert_likes": "DistilBertTokenizer RetriBertTokenizer ElectraTokenizer ConvBertTokenizer "
+    "MobileBertTokenizer LxmertTokenizer FunnelTokenizer",
+    "tokenizers.prophetnet": "ProphetNetTokenizer",
+    "tokenizers.dpr": "DPRContextEncoderTokenizer DPRQuestionEncoderTokenizer DPRReaderTokenizer DPRSpanPrediction",
+    "tokenizers.rag": "RagTokenizer",
+    "tokenizers.gpt2": "GPT2Tokenizer",
+    "tokenizers.roberta": "RobertaTokenizer",
+    "tokenizers.longformer": "LongformerTokenizer",
+    "tokenizers.bart": "BartTokenizer",
+    "tokenizers.openai_gpt": "OpenAIGPTTokenizer",
+    "tokenizers.ctrl": "CTRLTokenizer",
+    "tokenizers.xlm": "XLMTokenizer",
+    "tokenizers.flaubert": "FlaubertTokenizer",
+    "tokenizers.transfo_xl": "TransfoXLTokenizer",
+    "tokenizers.xlm_roberta": "XLMRobertaTokenizer",
+    "tokenizers.mbart": "MBartTokenizer",
+    "tokenizers.mbart50": "MBart50Tokenizer",
+    "tokenizers.camembert": "CamembertTokenizer",
+    "tokenizers.xlm_prophetnet": "XLMProphetNetTokenizer",
+    "tokenizers.marian": "MarianTokenizer",
+    "tokenizers.albert": "AlbertTokenizer",
+    "tokenizers.xlnet": "XLNetTokenizer",
+    "tokenizers.t5": "T5Tokenizer MT5Tokenizer",
+    "tokenizers.pegasus": "PegasusTokenizer",
+    "tokenizers.reformer": "ReformerTokenizer",
     "generation": "GenerationConfig",
     "parts.pooling": "AveragePooler",
     "pipelines": "pipeline Pipeline SentenceEncoder",
@@ -31,7 +96,50 @@ _ALIASES = {  # another name for the same class
     "PreTrainedTokenizerFast": "PreTrainedTokenizer",
     "PreTrainedTokenizerBase": "PreTrainedTokenizer",
     "BertTokenizerFast": "BertTokenizer",
+    "DistilBertTokenizerFast": "DistilBertTokenizer",
+    "RetriBertTokenizerFast": "RetriBertTokenizer",
+    "ElectraTokenizerFast": "ElectraTokenizer",
+    "ConvBertTokenizerFast": "ConvBertTokenizer",
+    "MobileBertTokenizerFast": "MobileBertTokenizer",
+    "LxmertTokenizerFast": "LxmertTokenizer",
+    "FunnelTokenizerFast": "FunnelTokenizer",
+    "ProphetNetTokenizerFast": "ProphetNetTokenizer",
+    "DPRContextEncoderTokenizerFast": "DPRContextEncoderTokenizer",
+    "DPRQuestionEncoderTokenizerFast": "DPRQuestionEncoderTokenizer",
+    "DPRReaderTokenizerFast": "DPRReaderTokenizer",
+    "GPT2TokenizerFast": "GPT2Tokenizer",
+    "RobertaTokenizerFast": "RobertaTokenizer",
+    "LongformerTokenizerFast": "LongformerTokenizer",
+    "BartTokenizerFast": "BartTokenizer",
+    "OpenAIGPTTokenizerFast": "OpenAIGPTTokenizer",
+    "CTRLTokenizerFast": "CTRLTokenizer",
+    "XLMRobertaTokenizerFast": "XLMRobertaTokenizer",
+    "MBartTokenizerFast": "MBartTokenizer",
+    "MBart50TokenizerFast": "MBart50Tokenizer",
+    "CamembertTokenizerFast": "CamembertTokenizer",
+    "XLMProphetNetTokenizerFast": "XLMProphetNetTokenizer",
+    "MarianTokenizerFast": "MarianTokenizer",
+    "AlbertTokenizerFast": "AlbertTokenizer",
+    "XLNetTokenizerFast": "XLNetTokenizer",
+    "T5TokenizerFast": "T5Tokenizer",
+    "MT5TokenizerFast": "MT5Tokenizer",
+    "PegasusTokenizerFast": "PegasusTokenizer",
+    "ReformerTokenizerFast": "ReformerTokenizer",
     "BertPreTrainedModel": "BertPreTrained",
+    "FunnelPreTrainedModel": "FunnelPreTrained",
+    "RobertaPreTrainedModel": "RobertaPreTrained",
+    "LongformerPreTrainedModel": "LongformerPreTrained",
+    "XLMRobertaPreTrainedModel": "XLMRobertaPreTrained",
+    "CamembertPreTrainedModel": "CamembertPreTrained",
+    "DistilBertPreTrainedModel": "DistilBertPreTrained",
+    "ElectraPreTrainedModel": "ElectraPreTrained",
+    "AlbertPreTrainedModel": "AlbertPreTrained",
+    "OpenAIGPTPreTrainedModel": "OpenAIGPTPreTrained",
+    "GPT2PreTrainedModel": "GPT2PreTrained",
+    "CTRLPreTrainedModel": "CTRLPreTrained",
+    "ConvBertPreTrainedModel": "ConvBertPreTrained",
+    "XLMPreTrainedModel": "XLMPreTrained",
+    "FlaubertPreTrainedModel": "FlaubertPreTrained",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 

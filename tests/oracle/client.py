@@ -145,6 +145,21 @@ class Oracle:
         """The config of this class as the reference writes it: every key, with its default."""
         return self.ask("config", cls=cls, config=dict(config or {}))
 
+    def arguments(self, cls: str) -> list[str]:
+        """Names of the arguments that the class's ``forward`` takes, in order."""
+        return self.ask("arguments", cls=cls)
+
+    def tokenize(
+        self, cls: str, folder: Path, calls: Sequence[Sequence[Any]], options: Mapping[str, Any] | None = None
+    ) -> list[Any]:
+        """What a tokenizer answers to calls such as ("__call__", ["some text"], {"truncation": True}).
+
+        Answers are dicts, lists and plain values; one that raised is {"raises": "ValueError: ..."}.
+        options: of its constructor, beside what the folder says.
+        """
+        calls = [list(call) for call in calls]
+        return self.ask("tokenize", cls=cls, folder=Path(folder), calls=calls, options=dict(options or {}))
+
     def versions(self) -> dict[str, str]:
         return self.ask("hello")
 

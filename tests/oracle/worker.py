@@ -8,6 +8,7 @@ table OPERATIONS; ``client.py`` says what each means. An exception becomes an an
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -33,6 +34,22 @@ def config_of(cls: type, config: dict[str, Any] | str) -> Any:
     if isinstance(config, str):
         config = json.loads(Path(config).read_text(encoding="utf-8"))
     return cls.config_class.from_dict(config)
+
+
+def make(request: dict[str, Any]) -> torch.nn.Module:
+    """A model of the class, configuration and arguments that a request names."""
+    cls = getattr(transformers, request["cls"])
+    if hasattr(cls, "config_class"):
+        return cls(config_of(cls, request["config"]), **request["build"])
+    return multimodal(cls, **request["config"])
+
+
+def multimodal(cls: type, text: str, text_config: dict[str, Any], image_width: int, **fields: Any) -> torch.nn.Module:
+    """MMBT over a text encoder of class `text` and an image encoder that is one linear map, both made here."""
+    encoder = getattr(transformers, text)
+    config = encoder.config_class.from_dict(text_config)
+    image = torch.nn.Sequential(torch.nn.Linear(image_width, fields["modal_hidden_size"]), torch.nn.Tanh())
+    return cls(transformers.MMBTConfig(config, **fields), encoder(config), image)
 
 
 # ---- weights ---------------------------------------------------------------------------------------------------------
@@ -162,16 +179,14 @@ def state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def op_init(request: dict[str, Any]) -> Any:
-    cls = getattr(transformers, request["cls"])
     torch.manual_seed(request["seed"])
-    model = cls(config_of(cls, request["config"]), **request["build"])
+    model = make(request)
     randomise(model, request["seed"])
     return state_of(model)
 
 
 def op_run(request: dict[str, Any]) -> Any:
-    cls = getattr(transformers, request["cls"])
-    model = cls(config_of(cls, request["config"]), **request["build"]).to(request["dtype"])
+    model = make(request).to(request["dtype"])
     load(model, request["weights"], request["strict"])
     for name, *arguments in request["before"]:
         getattr(model, name)(*arguments)
@@ -189,14 +204,47 @@ def op_load_dir(request: dict[str, Any]) -> Any:
 
 
 def op_save_dir(request: dict[str, Any]) -> Any:
-    cls = getattr(transformers, request["cls"])
-    model = cls(config_of(cls, request["config"]), **request["build"])
+    model = make(request)
     load(model, request["weights"], True)
     model.save_pretrained(request["folder"])
 
 
 def op_config(request: dict[str, Any]) -> Any:
     return config_of(getattr(transformers, request["cls"]), request["config"]).to_dict()
+
+
+def op_arguments(request: dict[str, Any]) -> Any:
+    given = inspect.signature(getattr(transformers, request["cls"]).forward).parameters.values()
+    return [p.name for p in given if p.name != "self" and p.kind is not p.VAR_KEYWORD]
+
+
+TOKENIZERS: dict[str, Any] = {}  # those loaded so far
+
+
+def op_tokenize(request: dict[str, Any]) -> Any:
+    """Each call's answer, or that it raises, which the Rust library does past Exception."""
+    key = json.dumps([request["cls"], request["folder"], request["options"]])
+    if key not in TOKENIZERS:
+        TOKENIZERS[key] = getattr(transformers, request["cls"]).from_pretrained(request["folder"], **request["options"])
+    return [answer_of(TOKENIZERS[key], *call) for call in request["calls"]]
+
+
+def answer_of(tokenizer: Any, method: str, arguments: list[Any], options: dict[str, Any]) -> Any:
+    try:
+        return listed(getattr(tokenizer, method)(*arguments, **options))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        return {"raises": f"{type(error).__name__}: {error}"}
+
+
+def listed(value: Any) -> Any:
+    """What a tokenizer gave, in dicts and lists."""
+    if hasattr(value, "items"):
+        return {key: listed(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [listed(v) for v in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def op_hello(request: dict[str, Any]) -> Any:
@@ -220,7 +268,41 @@ def answer(line: str) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
 
 
+def unrounded(softmax: Any) -> Any:
+    """A softmax that stays in float64 where the reference asks for float32, as Longformer does whatever its weights."""
+
+    def in_own_type(scores: torch.Tensor, *arguments: Any, dtype: torch.dtype | None = None, **options: Any) -> Any:
+        return softmax(scores, *arguments, dtype=None if scores.dtype == torch.float64 else dtype, **options)
+
+    return in_own_type
+
+
+def unnarrowed(forward: Any) -> Any:
+    """A forward inside of which `float()` leaves float64 alone: XLM and Funnel have their softmax in float32."""
+    narrow = torch.Tensor.float
+
+    def in_own_type(*arguments: Any, **options: Any) -> Any:
+        torch.Tensor.float = lambda x: x if x.dtype == torch.float64 else narrow(x)
+        try:
+            return forward(*arguments, **options)
+        finally:
+            torch.Tensor.float = narrow
+
+    return in_own_type
+
+
+def rounded_last(table: Any) -> Any:
+    """A table of positions computed in float64, then rounded: CTRL's original has it so, the reference in float32."""
+    return lambda positions, width, dtype: table(positions, width, torch.float64).to(dtype)
+
+
 def main() -> None:
+    torch.nn.functional.softmax = unrounded(torch.nn.functional.softmax)
+    ctrl = transformers.models.ctrl.modeling_ctrl
+    ctrl.positional_encoding = rounded_last(ctrl.positional_encoding)
+    xlm, funnel = transformers.models.xlm.modeling_xlm, transformers.models.funnel.modeling_funnel
+    for attention in (xlm.MultiHeadAttention, funnel.FunnelRelMultiheadAttention):  # the first is FlauBERT's too
+        attention.forward = unnarrowed(attention.forward)
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever prints, prints to stderr: the pipe is for answers

@@ -4,8 +4,7 @@ import os
 from typing import Any, ClassVar
 
 from polyformer.core.config import Config, read_config
-from polyformer.core.errors import CheckpointError
-from polyformer.core.registry import architecture, task_class, tokenizer_class
+from polyformer.core.registry import config_class, task_class
 
 _WHERE = ("revision", "cache_dir", "token", "local_files_only", "force_download", "subfolder")
 
@@ -19,18 +18,14 @@ class AutoConfig:
     @staticmethod
     def for_model(model_type: str, **fields: Any) -> Config:
         """A new configuration of this architecture."""
-        found = architecture(model_type)
-        made: type[Config] = found.find(f"{found.name}Config")  # type: ignore[assignment]
-        return made(**fields)
+        return config_class(model_type)(**fields)
 
     @staticmethod
     def from_pretrained(name_or_path: str | os.PathLike[str], **options: Any) -> Config:
         """From a folder or the hub; options as of Config.from_pretrained."""
         where = {name: options.pop(name) for name in _WHERE if name in options}
         values = read_config(name_or_path, **where)
-        found = architecture(values.get("model_type"))
-        made: type[Config] = found.find(f"{found.name}Config")  # type: ignore[assignment]
-        return made.from_dict(values, **options)
+        return config_class(values.get("model_type")).from_dict(values, **options)
 
 
 class _AutoModel:
@@ -110,37 +105,3 @@ class AutoModelForQuestionAnswering(_AutoModel):
     """Finds answers in a text."""
 
     task = "question-answering"
-
-
-class AutoTokenizer:
-    """Loads the tokenizer that belongs to a checkpoint."""
-
-    def __init__(self) -> None:
-        raise TypeError("AutoTokenizer is not made but loaded: AutoTokenizer.from_pretrained(...).")
-
-    @staticmethod
-    def from_pretrained(name_or_path: str | os.PathLike[str], **options: Any) -> Any:
-        """From a folder or the hub, by tokenizer_config.json's class or else config.json's architecture."""
-        import polyformer
-
-        where = {name: value for name, value in options.items() if name in _WHERE}
-        named = _tokenizer_config(name_or_path, where).get("tokenizer_class")
-        if named and hasattr(polyformer, named) and named != "PreTrainedTokenizerFast":
-            return getattr(polyformer, named).from_pretrained(name_or_path, **options)
-        kind = read_config(name_or_path, **where).get("model_type")
-        return tokenizer_class(kind).from_pretrained(name_or_path, **options)
-
-
-def _tokenizer_config(name_or_path: str | os.PathLike[str], where: dict[str, Any]) -> dict[str, Any]:
-    import json
-
-    from polyformer.core.hub import cached_file
-
-    path = cached_file(name_or_path, "tokenizer_config.json", required=False, **where)
-    if path is None:
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON ({error}): fetch or write the file again.") from None
-    return values if isinstance(values, dict) else {}

@@ -11,7 +11,7 @@ import difflib
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
@@ -47,10 +47,16 @@ class Config:
         "last4_cls", "weighted_layers"); None = the architecture's own way.
     id2label: names of the classes by number; `num_labels` is their count.
     extra: what the file or the caller gave beyond the fields, kept and written back.
+
+    A composite model's configuration holds those of its parts, each in a field of its own; in a file they are objects
+    with a model_type, which says their class.
     """
 
     model_type: ClassVar[str] = ""
     aliases: ClassVar[Mapping[str, str]] = {}  # uniform name -> this architecture's name
+    parts: ClassVar[tuple[str, ...]] = ()  # fields that are configurations
+    leans_on: ClassVar[str] = ""  # the part that has whatever this configuration does not know
+    positional: ClassVar[tuple[str, ...]] = ()  # names of arguments by position, where these are not the fields
 
     return_dict: bool = True
     output_hidden_states: bool = False
@@ -86,6 +92,19 @@ class Config:
     def check(self) -> None:
         """Raise ConfigError where no model can be built; architectures add to it."""
 
+    def check_heads(self) -> None:
+        """Heads share the width evenly."""
+        if self.hidden_size % self.num_attention_heads:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {self.num_attention_heads}."
+            )
+
+    def check_choice(self, name: str, known: Iterable[str]) -> None:
+        """A field, unless it is None, has one of these values."""
+        value = getattr(self, name)
+        if value is not None and value not in known:
+            raise ConfigError(f"{name} is {value!r}; there are {', '.join(known)}.")
+
     @property
     def num_labels(self) -> int:
         return len(self.id2label)
@@ -95,6 +114,11 @@ class Config:
         if count != len(self.id2label):
             self.id2label = {i: f"LABEL_{i}" for i in range(count)}
             self.label2id = {label: i for i, label in self.id2label.items()}
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees itself and earlier ones only; architectures for which that is always so say True."""
+        return self.is_decoder
 
     @property
     def use_return_dict(self) -> bool:
@@ -108,14 +132,25 @@ class Config:
             return getattr(self, type(self).aliases[name])
         if name in self.extra:
             return self.extra[name]
+        if self.leans_on and name != self.leans_on:
+            return getattr(getattr(self, self.leans_on), name)
         raise AttributeError(f"{type(self).__name__} has no field {name!r}{_did_you_mean(name, _field_names(self))}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         name = type(self).aliases.get(name, name)
+        if name in type(self).parts:
+            value = _part(name, value)
         if name in _field_names(self) or isinstance(getattr(type(self), name, None), property):
             super().__setattr__(name, value)
         else:
-            _refuse_slip(type(self), name)
+            self._keep(name, value)
+
+    def _keep(self, name: str, value: Any) -> None:
+        """A value for what is no field, given in code."""
+        _refuse_slip(type(self), name)
+        if self.leans_on:
+            setattr(getattr(self, self.leans_on), name, value)
+        else:
             self.extra[name] = value
 
     # ---- files ----
@@ -163,20 +198,16 @@ class Config:
             (known if name in _init_names(cls) else extra)[name] = value
         if labels is not None and "id2label" not in known:
             known["id2label"] = {i: f"LABEL_{i}" for i in range(labels)}
-        for name, value in changes.items():
-            name = cls.aliases.get(name, name)
-            if name in _init_names(cls):
-                known[name] = value
-            elif name != "num_labels":
-                _refuse_slip(cls, name)
-                extra[name] = value
+        known |= {cls.aliases.get(name, name): value for name, value in changes.items()}
+        beyond = {name: known.pop(name) for name in list(known) if name not in _init_names(cls)}
         try:
             made = cls(**known)
         except TypeError as error:
             raise ConfigError(f"config.json does not fit {cls.__name__}: {error}.") from None
         made.extra.update(extra)
-        if "num_labels" in changes:
-            made.num_labels = changes["num_labels"]
+        made.num_labels = beyond.pop("num_labels", made.num_labels)
+        for name, value in beyond.items():
+            made._keep(name, value)
         return made
 
     @classmethod
@@ -184,14 +215,14 @@ class Config:
         return cls.from_dict(_read_json(Path(path)))
 
     def to_dict(self) -> dict[str, Any]:
-        """What goes into config.json: the architecture's fields, shared ones unless at the default, the extra."""
+        """What goes into config.json: the architecture's fields, shared ones unless at all defaults, the extra."""
         shared = {f.name: f for f in dataclasses.fields(Config)}
         result: dict[str, Any] = dict(self.extra)
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            if f.name == "extra" or (f.name in shared and value == _default(f)):
+            if f.name == "extra" or (f.name in shared and value == _default(f) == _default(shared[f.name])):
                 continue
-            result[f.name] = copy.deepcopy(value)
+            result[f.name] = value.to_dict() if f.name in self.parts else copy.deepcopy(value)
         if self.id2label == _default(shared["id2label"]):
             result.pop("label2id", None)
         return result | {"model_type": self.model_type}
@@ -211,8 +242,10 @@ class Config:
     @property
     def suspects(self) -> dict[str, str]:
         """Keys of the file that look like a slip for a field: the key and the field's name."""
-        found = ((name, _near_miss(type(self), name)) for name in self.extra)
-        return {name: near for name, near in found if near}
+        found = {name: near for name in self.extra if (near := _near_miss(type(self), name))}
+        for part in self.parts:
+            found |= {f"{part}.{name}": f"{part}.{near}" for name, near in getattr(self, part).suspects.items()}
+        return found
 
 
 PretrainedConfig = Config
@@ -234,13 +267,17 @@ def config(model_type: str) -> Any:
         @functools.wraps(plain_init)
         def init(self: C, *args: Any, num_labels: int | None = None, **values: Any) -> None:
             values = {type(self).aliases.get(name, name): value for name, value in values.items()}
+            if self.positional:
+                args, values = (), _named(type(self), args, values)
+                num_labels = values.pop("num_labels", num_labels)
             unknown = {name: values.pop(name) for name in list(values) if name not in _init_names(type(self))}
-            for name in unknown:
+            for name in unknown:  # before a field that is lacking for it
                 _refuse_slip(type(self), name)
             if "extra" not in values:
                 values["extra"] = {}
             plain_init(self, *args, **values)
-            self.extra.update(unknown)
+            for name, value in unknown.items():
+                self._keep(name, value)
             if num_labels is not None:
                 self.num_labels = num_labels
 
@@ -272,6 +309,30 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds a {type(values).__name__}, not the fields of a configuration.")
     return values
+
+
+def _part(name: str, value: Any) -> Config:
+    """A composite's part, as it is or as a file has it."""
+    if isinstance(value, Config):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name} is a {type(value).__name__}: it is a configuration, or the fields of one.")
+    from polyformer.core.registry import config_class
+
+    try:
+        return config_class(value.get("model_type")).from_dict(value)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def _named(cls: type[Config], args: tuple[Any, ...], values: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by name, of which some came by position."""
+    if len(args) > len(cls.positional):
+        raise TypeError(f"{cls.__name__} takes {', '.join(cls.positional)} by position; name the other arguments.")
+    given = dict(zip(cls.positional, args, strict=False))
+    if twice := given.keys() & values.keys():
+        raise TypeError(f"{cls.__name__} got {', '.join(sorted(twice))} twice, by position and by name.")
+    return given | values
 
 
 _INIT_NAMES: dict[type[Config], frozenset[str]] = {}

@@ -1,7 +1,8 @@
 """The two-way checkpoint table: how the names and tensors of a file and of a module correspond.
 
 A row is (theirs, ours[, operation]). Names may have holes, the same ones on both sides: {i} {j} {k} stand for a number,
-{p} for `weight` or `bias`. `{query|key|value}` in theirs lists several tensors that make up one of ours, in order.
+{p} for `weight` or `bias`, {b} for what a batch norm keeps. `{query|key|value}` in theirs lists several tensors that
+make up one of ours, in order.
 
 An operation is a view: given our tensor, it names the parts of it that are their tensors. Reading copies the file into
 the views and writing copies the views into the file, so that the two directions cannot disagree and nothing is held
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 Operation = Callable[[Tensor, int], list[Tensor]]
+Entry = tuple[str, str] | tuple[str, str, Operation]  # a row as it is written down
 
 
 def same(ours: Tensor, count: int) -> list[Tensor]:
@@ -24,8 +26,8 @@ def same(ours: Tensor, count: int) -> list[Tensor]:
 
 
 def transposed(ours: Tensor, count: int) -> list[Tensor]:
-    """A matrix kept the other way round, as GPT-2's one-dimensional convolutions are."""
-    return [ours.T]
+    """A layer whose matrix is kept the other way round, as GPT-2's one-dimensional convolutions are; not its bias."""
+    return [ours.T if ours.dim() == 2 else ours]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,11 @@ class Heads:
         return [part.T.unflatten(1, (self.heads, -1)) for part in ours.chunk(count)]
 
 
-_HOLES = {"i": r"\d+", "j": r"\d+", "k": r"\d+", "p": "weight|bias"}
+_HOLES = {
+    **dict.fromkeys("ijk", r"\d+"),
+    "p": "weight|bias",
+    "b": "weight|bias|running_mean|running_var|num_batches_tracked",
+}
 
 
 def _pattern(template: str) -> re.Pattern[str]:
@@ -111,23 +117,26 @@ class KeyMap:
         drop: names that may be in a file and are not read.
         fresh: beginnings or middles of our names that need not be in a file of the base model (its pooler, say).
         legacy: endings of names in old files and what they are called now.
-        prefix: what the base model is called inside a task class, in files and in modules.
+        prefix: what the base model is called inside a task class, in files and in modules;
+        module: in modules, where that is another name.
     """
 
     def __init__(
         self,
-        rows: Iterable[tuple[str, str] | tuple[str, str, Operation]],
+        rows: Iterable[Entry],
         *,
-        heads: Iterable[tuple[str, str] | tuple[str, str, Operation]] = (),
+        heads: Iterable[Entry] = (),
         drop: Iterable[str] = (),
         fresh: Iterable[str] = (),
         legacy: Iterable[tuple[str, str]] = (),
         prefix: str,
+        module: str | None = None,
     ) -> None:
         self.base = [_Row(*row) for row in rows]
         self.heads = [_Row(*row) for row in heads]
         self.drop = [_pattern(name) for name in drop]
         self.fresh, self.legacy, self.prefix = tuple(fresh), tuple(legacy), prefix
+        self.module = module or prefix
 
     def plan(self, names: Iterable[str], *, base: bool, own: Iterable[str] = ()) -> Plan:
         """Claim the names of a file for a base model (base=True) or a task class around one.
@@ -140,7 +149,7 @@ class KeyMap:
         dropped = [left.pop(name) for name in list(left) if self._dropped(name)]
         matches: dict[str, Match] = {}
         incomplete: dict[str, Match] = {}
-        inside, ours_inside = f"{self.prefix}.", "" if base else f"{self.prefix}."
+        inside, ours_inside = f"{self.prefix}.", "" if base else f"{self.module}."
         for rows, theirs_prefixes, ours_prefix in ((self.base, (inside, ""), ours_inside), (self.heads, ("",), "")):
             for row in rows:
                 for prefix in theirs_prefixes:
@@ -159,8 +168,8 @@ class KeyMap:
         """
         matches, unknown = {}, []
         for name in ours:
-            inside = base or name.startswith(f"{self.prefix}.")
-            lead = f"{self.prefix}." if inside and not base else ""
+            inside = base or name.startswith(f"{self.module}.")
+            lead = (f"{self.prefix}.", f"{self.module}.") if inside and not base else ("", "")
             match = self._written(name, lead, self.base if inside else self.heads)
             if match is None and inside:
                 unknown.append(name)
@@ -221,9 +230,10 @@ class KeyMap:
         return list(found.items())
 
     @staticmethod
-    def _written(name: str, lead: str, rows: Iterable[_Row]) -> Match | None:
+    def _written(name: str, leads: tuple[str, str], rows: Iterable[_Row]) -> Match | None:
+        theirs_lead, lead = leads
         for row in rows:
             if hit := row.writes.fullmatch(name, len(lead)):
                 holes = hit.groupdict()
-                return Match(name, tuple(lead + theirs.format(**holes) for theirs in row.theirs), row.operation)
+                return Match(name, tuple(theirs_lead + theirs.format(**holes) for theirs in row.theirs), row.operation)
         return None

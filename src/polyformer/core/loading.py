@@ -1,4 +1,5 @@
-"""From a file of weights to the parameters of a model, with one copy in memory at most.
+"""From a file of weights to the parameters of a model (and what else belongs in a file: the running means of a batch
+norm, say), with one copy in memory at most.
 
 A model is first made without memory; then every parameter becomes the file's own memory, where it is there as it
 stands, or is read straight into its place (several tensors of the file into their parts of a fused one); what the file
@@ -90,17 +91,18 @@ def fill(
     reads: list[tuple[str, Tensor]] = []
     fresh: list[str] = []
     for name, places in owners.items():
-        match, hollow = matches.get(name), _parameter(*places[0])
+        match, hollow = matches.get(name), _tensor(*places[0])
+        kind = dtype if hollow.is_floating_point() else hollow.dtype
         pairs = [] if match is None else list(zip(match.theirs, match.views(hollow), strict=True))
         wrong = [(key, file.shape(key), tuple(view.shape)) for key, view in pairs if file.shape(key) != view.shape]
         report.mismatched += wrong
         if match is None or wrong:
             fresh.append(name)
-            _replace(places, torch.empty(hollow.shape, dtype=dtype, device=device))
-        elif (mapped := _mapped(file, match, dtype, device)) is not None:
+            _replace(places, torch.empty(hollow.shape, dtype=kind, device=device))
+        elif (mapped := _mapped(file, match, kind, device)) is not None:
             _replace(places, mapped)
         else:
-            data = torch.empty(hollow.shape, dtype=dtype, device=device)
+            data = torch.empty(hollow.shape, dtype=kind, device=device)
             _replace(places, data)
             reads += zip(match.theirs, match.views(data), strict=True)
     if report.mismatched and not ignore_mismatched:
@@ -114,6 +116,8 @@ def fill(
     file.read_many(reads)
     _fill_buffers(model, device)
     _initialise(model, set(fresh))
+    for module in model.modules():
+        module.initialised = True  # type: ignore[assignment]
     _account(plan, matches, owners, ties(model), report)
     report.parameters = model.num_parameters()
 
@@ -150,20 +154,33 @@ def _owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
     first: dict[int, str] = {}
     owners: dict[str, list[tuple[nn.Module, str]]] = {}
     for path, module in model.named_modules():
-        for leaf, p in module.named_parameters(recurse=False):
+        for leaf, p in _kept(module):
             name = first.setdefault(id(p), f"{path}.{leaf}".lstrip("."))
             owners.setdefault(name, []).append((module, leaf))
     return owners
 
 
-def _parameter(module: nn.Module, leaf: str) -> nn.Parameter:
-    p = module._parameters[leaf]
-    assert p is not None
-    return p
+def _kept(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """A module's own tensors that belong in a file: parameters, and buffers unless they can be computed."""
+    yield from module.named_parameters(recurse=False)
+    for leaf, buffer in module.named_buffers(recurse=False):
+        if leaf not in module._non_persistent_buffers_set:
+            yield leaf, buffer
+
+
+def _tensor(module: nn.Module, leaf: str) -> Tensor:
+    found = module._parameters.get(leaf, module._buffers.get(leaf))
+    assert found is not None
+    return found
 
 
 def _replace(places: list[tuple[nn.Module, str]], data: Tensor) -> None:
-    fresh = nn.Parameter(data, requires_grad=_parameter(*places[0]).requires_grad)
+    old = _tensor(*places[0])
+    if not isinstance(old, nn.Parameter):
+        for module, leaf in places:
+            module._buffers[leaf] = data
+        return
+    fresh = nn.Parameter(data, requires_grad=old.requires_grad)
     for module, leaf in places:
         module._parameters[leaf] = fresh
 
@@ -221,18 +238,20 @@ def _mismatch(report: LoadReport) -> CheckpointError:
 
 
 def _fill_buffers(model: nn.Module, device: torch.device) -> None:
-    """Buffers are computed, never read: a module that has some makes them again on request."""
+    """Other buffers are computed, never read: a module that has some makes them again on request."""
     for module in model.modules():
         if any(b.is_meta for b in module.buffers(recurse=False)):
             reset: Callable[[torch.device], None] = module.reset_buffers  # type: ignore[assignment]
             reset(device)
+        else:  # of a module that was made before, and given
+            module._buffers.update({name: b.to(device) for name, b in module.named_buffers(recurse=False)})
 
 
 def _initialise(model: "PreTrainedModel", fresh: set[str]) -> None:
     """Initialise modules that have a new parameter; what such a module got from the file stays."""
     with torch.no_grad():
         for path, module in model.named_modules():
-            own = {f"{path}.{leaf}".lstrip("."): p for leaf, p in module.named_parameters(recurse=False)}
+            own = {f"{path}.{leaf}".lstrip("."): p for leaf, p in _kept(module)}
             if not fresh & own.keys():
                 continue
             loaded = {name: p.clone() for name, p in own.items() if name not in fresh}

@@ -72,6 +72,7 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
     past_key_values: what a decoder remembers, for its next call.
     hidden_states: of the embeddings and every layer, each (rows, length, width).
     attentions, cross_attentions: of every layer, each (rows, heads, queries, keys).
+    global_attentions: of Longformer's layers, each (rows, heads, keys, global tokens).
     """
 
     last_hidden_state: Tensor
@@ -80,6 +81,7 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
     hidden_states: Tensors | None = None
     attentions: Tensors | None = None
     cross_attentions: Tensors | None = None
+    global_attentions: Tensors | None = None
 
 
 @dataclass
@@ -90,6 +92,7 @@ class HeadOutput(ModelOutput):
     logits: Tensor | None = None
     hidden_states: Tensors | None = None
     attentions: Tensors | None = None
+    global_attentions: Tensors | None = None
 
 
 @dataclass
@@ -123,8 +126,23 @@ class NextSentencePredictorOutput(HeadOutput):
     """loss (), logits (rows, 2): the second follows the first, or does not."""
 
 
+class ReplacedTokenOutput(HeadOutput):
+    """loss (), logits (rows, length): above 0 where a token seems to be replaced."""
+
+
 class SequenceClassifierOutput(HeadOutput):
     """loss (), logits (rows, labels)."""
+
+
+@dataclass
+class SequenceClassifierOutputWithPast(ModelOutput):
+    """loss (), logits (rows, labels), and what a decoder remembers."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: State | None = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
 
 
 class MultipleChoiceModelOutput(HeadOutput):
@@ -136,11 +154,67 @@ class TokenClassifierOutput(HeadOutput):
 
 
 @dataclass
+class DoubleHeadsModelOutput(ModelOutput):
+    """loss () of the words and logits (rows, choices, length, words); mc_loss () and mc_logits (rows, choices).
+
+    Rows and choices are one axis of what the layers showed, save of the last hidden states, as in Transformers 4.
+    """
+
+    loss: Tensor | None = None
+    mc_loss: Tensor | None = None
+    logits: Tensor | None = None
+    mc_logits: Tensor | None = None
+    past_key_values: State | None = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+
+
+@dataclass
+class DPREncoderOutput(ModelOutput):
+    """pooler_output (rows, width): the vector of each text."""
+
+    pooler_output: Tensor
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+
+
+@dataclass
+class DPRReaderOutput(ModelOutput):
+    """start_logits and end_logits (rows, length), at the type's lowest value at padding; relevance_logits (rows,)."""
+
+    start_logits: Tensor
+    end_logits: Tensor
+    relevance_logits: Tensor
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+
+
+@dataclass
 class QuestionAnsweringModelOutput(ModelOutput):
     """loss (), start_logits and end_logits (rows, length), at the type's lowest value at padding."""
 
     loss: Tensor | None = None
     start_logits: Tensor | None = None
     end_logits: Tensor | None = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+    global_attentions: Tensors | None = None
+
+
+@dataclass
+class SpanBeamsOutput(ModelOutput):
+    """loss () of given spans; without these, the best spans of each row (parts/spans.py).
+
+    start_top_log_probs, start_top_index: (rows, starts) probabilities, so called, and places, the best first.
+    end_top_log_probs, end_top_index: (rows, ends * starts), given the start: the best end of every start first.
+    cls_logits: (rows,), above 0 where there seems to be no answer.
+    """
+
+    loss: Tensor | None = None
+    start_top_log_probs: Tensor | None = None
+    start_top_index: Tensor | None = None
+    end_top_log_probs: Tensor | None = None
+    end_top_index: Tensor | None = None
+    cls_logits: Tensor | None = None
     hidden_states: Tensors | None = None
     attentions: Tensors | None = None

@@ -5,7 +5,7 @@ import inspect
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,6 +20,8 @@ from polyformer.core.hub import find_weights
 from polyformer.core.keymap import KeyMap
 from polyformer.core.loading import Hollow, InMemory, fill, ties, wanted_dtype
 from polyformer.core.report import LoadReport, some
+from polyformer.parts.positions import Sinusoids
+from polyformer.parts.state import Past, State
 
 logger = logging.getLogger("polyformer")
 
@@ -38,6 +40,7 @@ class PreTrainedModel(nn.Module):
     backbone: ClassVar[type["PreTrainedModel"]]
     keys: ClassVar[KeyMap]
     packable: bool = True  # False: run on padding too, as a traced graph does
+    padded_because: ClassVar[str] = ""  # why an architecture cannot leave padding out
     load_report: LoadReport | None = None
 
     def __init__(self, config: Config) -> None:
@@ -126,7 +129,35 @@ class PreTrainedModel(nn.Module):
 
     def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
         """Remove attention heads for good: {layer: heads}, numbered as in the unpruned model; kept in the config."""
-        self.base_model.prune_heads(heads_to_prune)
+        if not self.is_base:
+            return self.base_model.prune_heads(heads_to_prune)
+        blocks, last = self.blocks(), self.heads - 1
+        for number, heads in heads_to_prune.items():
+            if not 0 <= number < len(blocks):
+                raise ValueError(f"cannot prune layer {number}: there are layers 0 to {len(blocks) - 1}.")
+            if wrong := [h for h in heads if not 0 <= h <= last]:
+                raise ValueError(f"cannot prune heads {wrong} of layer {number}: it has heads 0 to {last}.")
+            blocks[number].attn.prune(heads)
+            known = self.config.pruned_heads.get(number, [])
+            self.config.pruned_heads[number] = sorted({*known, *heads})
+
+    @property
+    def heads(self) -> int:
+        """How many a layer has before any is pruned."""
+        return self.config.num_attention_heads
+
+    def blocks(self) -> Sequence[Any]:
+        """The blocks whose self-attentions, `attn`, are pruned, in order."""
+        return self.layers  # type: ignore[return-value]
+
+    def recall(self, past: Past | None, use_cache: bool | None) -> State | None:
+        """The state to go on from, if this call has one or is to leave one; in training only where it is asked for."""
+        if past is not None:
+            return State.of(past)
+        c = self.config
+        wanted = c.causal and (c.use_cache and not self.training if use_cache is None else use_cache)
+        recomputing = c.gradient_checkpointing and self.training
+        return State.empty(c.num_hidden_layers) if wanted and not recomputing else None
 
     def options(
         self, output_attentions: bool | None, output_hidden_states: bool | None, return_dict: bool | None
@@ -142,8 +173,17 @@ class PreTrainedModel(nn.Module):
     # ---- weights ----
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise one module's own parameters as the architecture's authors did."""
-        raise NotImplementedError
+        """Initialise one module's own parameters as the architecture's authors did; as BERT's unless it says how."""
+        if isinstance(module, nn.LayerNorm | Sinusoids):
+            module.reset_parameters()
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+            if module.padding_idx is not None:
+                nn.init.zeros_(module.weight[module.padding_idx])
 
     def init_weights(self) -> None:
         """Prune and tie as the configuration says, then initialise every module that has not been yet."""
@@ -260,7 +300,7 @@ class PreTrainedModel(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """`load_state_dict` takes the names of Hugging Face's files too."""
-        shapes = {name: p.shape for name, p in self.named_parameters(remove_duplicate=False)}
+        shapes = {name: tensor.shape for name, tensor in self.state_dict().items()}
         given = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
         if not given.keys() <= shapes.keys() and self.keys.plan(given, base=self.is_base).matches:
             for key in given:
@@ -276,8 +316,7 @@ class PreTrainedModel(nn.Module):
 
     def file_names(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Tensors under the file's names, whether they come under those or ours."""
-        ours = {name for name, _ in self.named_parameters(remove_duplicate=False)}
-        return self.keys.save(tensors, base=self.is_base) if tensors.keys() <= ours else tensors
+        return self.keys.save(tensors, base=self.is_base) if tensors.keys() <= self.state_dict().keys() else tensors
 
     def save_pretrained(
         self,

@@ -17,6 +17,7 @@ TASKS = {
     "multiple-choice": "ForMultipleChoice",
     "token-classification": "ForTokenClassification",
     "question-answering": "ForQuestionAnswering",
+    "image-text-classification": "ForClassification",
 }
 
 
@@ -26,13 +27,11 @@ class Architecture:
 
     module: in polyformer.models.
     name: what its class names begin with.
-    tokenizer: module in polyformer.tokenizers and class.
     exceptions: task -> class name, where the rule of TASKS does not hold.
     """
 
     module: str
     name: str
-    tokenizer: tuple[str, str]
     exceptions: tuple[tuple[str, str], ...] = ()
 
     def class_name(self, task: str) -> str:
@@ -42,8 +41,70 @@ class Architecture:
         return getattr(import_module(f"polyformer.models.{self.module}"), class_name, None)
 
 
+def _in_place(name: str) -> tuple[tuple[str, str], ...]:
+    """XLM's kin: one class for all that words are scored for, and answers in two ways."""
+    words = ("pretraining", "causal-lm", "masked-lm")
+    return *((task, f"{name}WithLMHeadModel") for task in words), (
+        "question-answering",
+        f"{name}ForQuestionAnsweringSimple",
+    )
+
+
 ARCHITECTURES = {
-    "bert": Architecture("bert", "Bert", ("bert", "BertTokenizer"), (("causal-lm", "BertLMHeadModel"),)),
+    "bert": Architecture("bert", "Bert", (("causal-lm", "BertLMHeadModel"),)),
+    "roberta": Architecture("roberta", "Roberta", (("pretraining", "RobertaForMaskedLM"),)),
+    "xlm-roberta": Architecture("xlm_roberta", "XLMRoberta", (("pretraining", "XLMRobertaForMaskedLM"),)),
+    "camembert": Architecture("camembert", "Camembert", (("pretraining", "CamembertForMaskedLM"),)),
+    "distilbert": Architecture("distilbert", "DistilBert", (("pretraining", "DistilBertForMaskedLM"),)),
+    "electra": Architecture("electra", "Electra"),
+    "albert": Architecture("albert", "Albert"),
+    "convbert": Architecture("convbert", "ConvBert"),
+    "funnel": Architecture("funnel", "Funnel"),
+    "dpr": Architecture("dpr", "DPR", (("base", "DPRQuestionEncoder"),)),
+    "longformer": Architecture("longformer", "Longformer", (("pretraining", "LongformerForMaskedLM"),)),
+    "xlm": Architecture("xlm", "XLM", _in_place("XLM")),
+    "flaubert": Architecture("flaubert", "Flaubert", _in_place("Flaubert")),
+    "openai-gpt": Architecture(
+        "openai_gpt", "OpenAIGPT", (("pretraining", "OpenAIGPTLMHeadModel"), ("causal-lm", "OpenAIGPTLMHeadModel"))
+    ),
+    "gpt2": Architecture("gpt2", "GPT2", (("pretraining", "GPT2LMHeadModel"), ("causal-lm", "GPT2LMHeadModel"))),
+    "ctrl": Architecture("ctrl", "CTRL", (("pretraining", "CTRLLMHeadModel"), ("causal-lm", "CTRLLMHeadModel"))),
+    "mmbt": Architecture("mmbt", "MMBT"),
+}
+
+# model_type -> module in polyformer.tokenizers and class; also of architectures whose models are not here.
+TOKENIZERS = {
+    "bert": ("bert", "BertTokenizer"),
+    "distilbert": ("bert_likes", "DistilBertTokenizer"),
+    "retribert": ("bert_likes", "RetriBertTokenizer"),
+    "electra": ("bert_likes", "ElectraTokenizer"),
+    "convbert": ("bert_likes", "ConvBertTokenizer"),
+    "mobilebert": ("bert_likes", "MobileBertTokenizer"),
+    "lxmert": ("bert_likes", "LxmertTokenizer"),
+    "funnel": ("bert_likes", "FunnelTokenizer"),
+    "prophetnet": ("prophetnet", "ProphetNetTokenizer"),
+    "dpr": ("dpr", "DPRQuestionEncoderTokenizer"),
+    "rag": ("rag", "RagTokenizer"),
+    "gpt2": ("gpt2", "GPT2Tokenizer"),
+    "roberta": ("roberta", "RobertaTokenizer"),
+    "longformer": ("longformer", "LongformerTokenizer"),
+    "bart": ("bart", "BartTokenizer"),
+    "openai-gpt": ("openai_gpt", "OpenAIGPTTokenizer"),
+    "ctrl": ("ctrl", "CTRLTokenizer"),
+    "xlm": ("xlm", "XLMTokenizer"),
+    "flaubert": ("flaubert", "FlaubertTokenizer"),
+    "transfo-xl": ("transfo_xl", "TransfoXLTokenizer"),
+    "xlm-roberta": ("xlm_roberta", "XLMRobertaTokenizer"),
+    "mbart": ("mbart", "MBartTokenizer"),
+    "camembert": ("camembert", "CamembertTokenizer"),
+    "xlm-prophetnet": ("xlm_prophetnet", "XLMProphetNetTokenizer"),
+    "albert": ("albert", "AlbertTokenizer"),
+    "xlnet": ("xlnet", "XLNetTokenizer"),
+    "t5": ("t5", "T5Tokenizer"),
+    "mt5": ("t5", "MT5Tokenizer"),
+    "pegasus": ("pegasus", "PegasusTokenizer"),
+    "reformer": ("reformer", "ReformerTokenizer"),
+    "marian": ("marian", "MarianTokenizer"),
 }
 
 
@@ -69,7 +130,16 @@ def task_class(model_type: str | None, task: str) -> Any:
     return made
 
 
+def config_class(model_type: str | None) -> Any:
+    """The configuration class of an architecture."""
+    found = architecture(model_type)
+    return found.find(f"{found.name}Config")
+
+
 def tokenizer_class(model_type: str | None) -> Any:
-    """The tokenizer class of an architecture."""
-    module, name = architecture(model_type).tokenizer
+    """The tokenizer class of a config.json's model_type."""
+    if model_type not in TOKENIZERS:
+        known = ", ".join(TOKENIZERS)
+        raise ConfigError(f"no tokenizer belongs to model_type {model_type!r}; there are tokenizers of {known}.")
+    module, name = TOKENIZERS[model_type]
     return getattr(import_module(f"polyformer.tokenizers.{module}"), name)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from polyformer.core.config import Config
+from polyformer.core.errors import ConfigError
 from polyformer.core.outputs import (
     BaseModelOutputWithPoolingAndCrossAttentions,
     CausalLMOutputWithCrossAttentions,
@@ -23,36 +24,47 @@ from polyformer.core.outputs import (
     NextSentencePredictorOutput,
     PreTrainingOutput,
     QuestionAnsweringModelOutput,
+    ReplacedTokenOutput,
     SequenceClassifierOutput,
+    Tensors,
     TokenClassifierOutput,
 )
 from polyformer.core.pretrained import PreTrainedModel
 from polyformer.parts.feedforward import activation
-from polyformer.parts.heads import ClassifierHead, LMHead
-from polyformer.parts.losses import cross_entropy, next_token_loss, sequence_loss, span_loss, token_loss
-from polyformer.parts.pooling import Pooling
+from polyformer.parts.heads import ClassifierHead, DenseHead, LMHead, Summary, SummaryHead
+from polyformer.parts.losses import cross_entropy, next_token_loss, replaced_loss, sequence_loss, span_loss, token_loss
+from polyformer.parts.pooling import SUMMARIES, Pooling, first_token
 
 _ENCODER = ("encoder_hidden_states", "encoder_attention_mask")
 _CACHE = ("past_key_values", "use_cache")
-_OPTIONS = ("output_attentions", "output_hidden_states", "return_dict")
+OPTIONS = ("output_attentions", "output_hidden_states", "return_dict")
 
 
 class Task(PreTrainedModel):
     """A backbone with a head. A subclass says what it reads and how it answers.
 
-    pooled: whether the head reads the pooler.
+    vector: whether the head reads one vector a sequence.
+    pooled: whether that is the architecture's own pooler's where config.pooling names none; else the first token's.
     targets: the arguments that are labels.
     passes: arguments of the backbone, beyond an encoder's plain inputs, that go through to it.
+    withheld: arguments of the backbone that the task does not have.
+    order: arguments that come before all others, where the backbone's order does not hold.
+    wishes: arguments of the task's own that come last.
     """
 
-    pooled: ClassVar[bool] = False
+    vector: ClassVar[bool] = False
+    pooled: ClassVar[bool] = True
     targets: ClassVar[tuple[str, ...]] = ("labels",)
     passes: ClassVar[tuple[str, ...]] = ()
+    withheld: ClassVar[tuple[str, ...]] = ()
+    order: ClassVar[tuple[str, ...]] = ()
+    wishes: ClassVar[tuple[str, ...]] = ()
     arguments: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        setattr(self, self.base_model_prefix, self.backbone(config, add_pooling_layer=self.pooled))  # type: ignore[call-arg]
+        pools = self.vector and (self.pooled or config.pooling is not None)
+        setattr(self, self.base_model_prefix, self.backbone(config, add_pooling_layer=pools))  # type: ignore[call-arg]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -76,28 +88,45 @@ class Task(PreTrainedModel):
             if name not in self.arguments or name in inputs:
                 raise _wrong_argument(type(self).__name__, name, self.arguments)
             inputs[name] = value
-        targets = {name: inputs.pop(name, None) for name in self.targets}
+        own = {name: inputs.pop(name, None) for name in (*self.targets, *self.wishes)}
         named = inputs.pop("return_dict", None)
         named = self.config.use_return_dict if named is None else named
-        result = self.answer(inputs, **targets)
+        result = self.answer(self.understood(inputs), **own)
         return result if named else result.to_tuple()
 
+    def understood(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The backbone's inputs; an architecture that has padding told otherwise makes an attention_mask of that."""
+        return inputs
+
     def answer(self, inputs: dict[str, Any]) -> ModelOutput:
-        """From the backbone's inputs and the targets to the task's output."""
+        """From the backbone's inputs, the targets and the wishes to the task's output."""
         raise NotImplementedError
 
     def encode(self, inputs: dict[str, Any]) -> BaseModelOutputWithPoolingAndCrossAttentions:
         """Run the backbone."""
         return self.base_model(**inputs, return_dict=True)
 
+    def read(self, outputs: BaseModelOutputWithPoolingAndCrossAttentions, inputs: dict[str, Any]) -> Tensor:
+        """The vector of each sequence: the pooler's, or the first real token's where there is none; (rows, width)."""
+        if outputs.pooler_output is not None:
+            return outputs.pooler_output
+        states = outputs.last_hidden_state
+        return first_token(states, real_tokens(inputs, states.shape[1]))
+
     @property
     def width(self) -> int:
         """Of what the head reads."""
-        if not self.pooled:
-            return self.config.hidden_size
-        pooler = self.base_model.pooler
-        assert isinstance(pooler, Pooling)
-        return pooler.out_width
+        pooler = getattr(self.base_model, "pooler", None)
+        return pooler.out_width if isinstance(pooler, Pooling) else self.config.hidden_size
+
+    def head(self, labels: int) -> nn.Module:
+        """From what is read to so many scores; an architecture with a head of its own kind says so here."""
+        return ClassifierHead(self.width, labels, self.config.classifier_dropout_rate)
+
+
+def shown(outputs: BaseModelOutputWithPoolingAndCrossAttentions) -> tuple[Tensors | None, ...]:
+    """What a backbone's layers showed, in the order that the outputs of heads have it."""
+    return outputs.hidden_states, outputs.attentions, outputs.global_attentions
 
 
 def real_tokens(inputs: dict[str, Any], length: int) -> Tensor | None:
@@ -106,32 +135,56 @@ def real_tokens(inputs: dict[str, Any], length: int) -> Tensor | None:
     return None if mask is None or mask.dim() != 2 else mask[:, -length:].bool()
 
 
+class Summarised(Task):
+    """Reads the vector that config.summary_type names, unless config.pooling names one."""
+
+    def read(self, outputs: BaseModelOutputWithPoolingAndCrossAttentions, inputs: dict[str, Any]) -> Tensor:
+        if outputs.pooler_output is not None:
+            return outputs.pooler_output
+        states = outputs.last_hidden_state
+        return SUMMARIES[self.config.summary_type](states, real_tokens(inputs, states.shape[1]))
+
+    def summary(self, dense: nn.Module) -> Summary:
+        """This map of what is read, between the configuration's dropouts and activation."""
+        c = self.config
+        act = activation(c.summary_activation or "linear")
+        return Summary(dense, act, c.summary_first_dropout, c.summary_last_dropout)
+
+    def label_summary(self, labels: int) -> Summary:
+        """The summary that is the scores of so many labels themselves (XLM, FlauBERT)."""
+        if not (self.config.summary_use_proj and self.config.summary_proj_to_labels):
+            raise ConfigError(
+                "without summary_use_proj and summary_proj_to_labels labels have no score: set both to True."
+            )
+        return self.summary(nn.Linear(self.width, labels))
+
+
 class SequenceClassification(Task):
     """One or more labels a sequence, or numbers (config.problem_type)."""
 
-    pooled = True
+    vector = True
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.classifier = ClassifierHead(self.width, config.num_labels, config.classifier_dropout_rate)
+        self.classifier = self.head(config.num_labels)
         self.init_weights()
 
     def answer(self, inputs: dict[str, Any], labels: Tensor | None = None) -> SequenceClassifierOutput:
         """labels: (rows,) classes, (rows, labels) 0 or 1, or (rows,) or (rows, labels) numbers."""
         outputs = self.encode(inputs)
-        logits = self.classifier(outputs.pooler_output)
+        logits = self.classifier(self.read(outputs, inputs))
         loss = None if labels is None else sequence_loss(logits, labels, self.config.problem_type)
-        return SequenceClassifierOutput(loss, logits, outputs.hidden_states, outputs.attentions)
+        return SequenceClassifierOutput(loss, logits, *shown(outputs))
 
 
 class MultipleChoice(Task):
     """Which of several continuations is right; inputs are (rows, choices, length)."""
 
-    pooled = True
+    vector = True
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.classifier = ClassifierHead(self.width, 1, config.classifier_dropout_rate)
+        self.classifier = self.head(1)
         self.init_weights()
 
     def answer(self, inputs: dict[str, Any], labels: Tensor | None = None) -> MultipleChoiceModelOutput:
@@ -146,9 +199,18 @@ class MultipleChoice(Task):
             for name, value in inputs.items()
         }
         outputs = self.encode(flat)
-        logits = self.classifier(outputs.pooler_output).view(-1, choices)
+        logits = self.classifier(self.read(outputs, flat)).view(-1, choices)
         loss = None if labels is None else cross_entropy(logits, labels)
-        return MultipleChoiceModelOutput(loss, logits, outputs.hidden_states, outputs.attentions)
+        return MultipleChoiceModelOutput(loss, logits, *shown(outputs))
+
+
+class SummarisedChoice(Summarised, MultipleChoice):
+    """The same, scored by a linear map of a summary; config.summary_use_proj: whether it has a map of its own."""
+
+    def head(self, labels: int) -> nn.Module:
+        inner = self.config.hidden_size if self.config.summary_use_proj else self.width
+        dense = nn.Linear(self.width, inner) if self.config.summary_use_proj else nn.Identity()
+        return SummaryHead(self.summary(dense), inner, labels)
 
 
 class TokenClassification(Task):
@@ -156,7 +218,7 @@ class TokenClassification(Task):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.classifier = ClassifierHead(self.width, config.num_labels, config.classifier_dropout_rate)
+        self.classifier = self.head(config.num_labels)
         self.init_weights()
 
     def answer(self, inputs: dict[str, Any], labels: Tensor | None = None) -> TokenClassifierOutput:
@@ -164,7 +226,7 @@ class TokenClassification(Task):
         outputs = self.encode(inputs)
         logits = self.classifier(outputs.last_hidden_state)
         loss = None if labels is None else token_loss(logits, labels, real_tokens(inputs, logits.shape[1]))
-        return TokenClassifierOutput(loss, logits, outputs.hidden_states, outputs.attentions)
+        return TokenClassifierOutput(loss, logits, *shown(outputs))
 
 
 class QuestionAnswering(Task):
@@ -174,8 +236,11 @@ class QuestionAnswering(Task):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.qa_outputs = nn.Linear(self.width, 2)
+        self.qa_outputs = self.head(2)
         self.init_weights()
+
+    def head(self, labels: int) -> nn.Module:
+        return nn.Linear(self.width, labels)
 
     def answer(
         self, inputs: dict[str, Any], start_positions: Tensor | None = None, end_positions: Tensor | None = None
@@ -190,13 +255,13 @@ class QuestionAnswering(Task):
         loss = None
         if start_positions is not None and end_positions is not None:
             loss = span_loss(start, end, start_positions, end_positions)
-        return QuestionAnsweringModelOutput(loss, start, end, outputs.hidden_states, outputs.attentions)
+        return QuestionAnsweringModelOutput(loss, start, end, *shown(outputs))
 
 
 class NextSentencePrediction(Task):
     """Whether the second segment follows the first (0) or is a random one (1)."""
 
-    pooled = True
+    vector = True
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -206,9 +271,26 @@ class NextSentencePrediction(Task):
     def answer(self, inputs: dict[str, Any], labels: Tensor | None = None) -> NextSentencePredictorOutput:
         """labels: (rows,), 0 or 1."""
         outputs = self.encode(inputs)
-        logits = self.nsp(outputs.pooler_output)
+        logits = self.nsp(self.read(outputs, inputs))
         loss = None if labels is None else cross_entropy(logits, labels)
         return NextSentencePredictorOutput(loss, logits, outputs.hidden_states, outputs.attentions)
+
+
+class ReplacedTokenDetection(Task):
+    """Which tokens a generator has put in place of the original ones: the pretraining of ELECTRA's discriminator."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        width = config.hidden_size
+        self.replaced = DenseHead(width, width, 1, activation(config.hidden_act), 0.0)
+        self.init_weights()
+
+    def answer(self, inputs: dict[str, Any], labels: Tensor | None = None) -> ReplacedTokenOutput:
+        """labels: (rows, length), 1 for a replaced token, 0 for an original one, -100 for none."""
+        outputs = self.encode(inputs)
+        logits = self.replaced(outputs.last_hidden_state).squeeze(-1)
+        loss = None if labels is None else replaced_loss(logits, labels, real_tokens(inputs, logits.shape[1]))
+        return ReplacedTokenOutput(loss, logits, outputs.hidden_states, outputs.attentions)
 
 
 class WordScores(Task):
@@ -216,11 +298,25 @@ class WordScores(Task):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.lm = LMHead(config.hidden_size, config.vocab_size, activation(config.hidden_act), norm)
+        self.lm = self.word_head()
 
-    def get_output_embeddings(self) -> nn.Linear:
-        return self.lm.decoder
+    def word_head(self) -> nn.Module:
+        """From a token's state to the scores of all words; BERT's, unless an architecture says otherwise.
+
+        A linear map to the words, if it ends in one, is called `decoder`.
+        """
+        c = self.config
+        norm = nn.LayerNorm(c.hidden_size, c.layer_norm_eps)
+        return LMHead(c.hidden_size, c.vocab_size, activation(c.hidden_act), norm)
+
+    def get_output_embeddings(self) -> nn.Linear | None:
+        return getattr(self.lm, "decoder", None)
+
+    def score_words(self, states: Tensor, labels: Tensor | None, keep: int | None) -> Tensor:
+        """Scores of all words for every token, or the last `keep`; states (rows, length, width) -> (..., words)."""
+        if keep and labels is not None:
+            raise ValueError("labels are held against the scores of all tokens: leave logits_to_keep out.")
+        return self.lm(states[:, -keep:] if keep else states)
 
 
 class MaskedLM(WordScores):
@@ -237,7 +333,7 @@ class MaskedLM(WordScores):
         outputs = self.encode(inputs)
         logits = self.lm(outputs.last_hidden_state)
         loss = None if labels is None else token_loss(logits, labels, real_tokens(inputs, logits.shape[1]))
-        return MaskedLMOutput(loss, logits, outputs.hidden_states, outputs.attentions)
+        return MaskedLMOutput(loss, logits, *shown(outputs))
 
 
 class Writes:
@@ -266,8 +362,8 @@ class Writes:
 
     @property
     def causal(self) -> bool:
-        """Whether a token sees earlier ones only, so that their keys can be kept; always-causal models say True."""
-        return self.config.is_decoder or self.config.is_encoder_decoder
+        """Whether a token sees earlier ones only, so that their keys can be kept."""
+        return self.config.causal or self.config.is_encoder_decoder
 
     def generate(
         self,
@@ -324,20 +420,26 @@ class Writes:
 
 
 class CausalLM(Writes, WordScores):
-    """Which word comes next; `config.is_decoder` makes the backbone causal."""
+    """Which word comes next; `config.is_decoder` makes the backbone causal, if it is not anyway."""
 
     passes = (*_ENCODER, *_CACHE)
+    wishes = ("logits_to_keep",)
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.init_weights()
 
-    def answer(self, inputs: dict[str, Any], labels: Tensor | None = None) -> CausalLMOutputWithCrossAttentions:
-        """labels: (rows, length), not shifted, -100 for a token that is not to be predicted."""
-        if labels is not None and inputs.get("use_cache") is None:
-            inputs = inputs | {"use_cache": False}
+    def answer(
+        self, inputs: dict[str, Any], labels: Tensor | None = None, logits_to_keep: int | None = None
+    ) -> CausalLMOutputWithCrossAttentions:
+        """labels: (rows, length), not shifted, -100 for a token that is not to be predicted.
+
+        logits_to_keep: score the words after this many last tokens only, as writing does; 0 or None = after all.
+        """
+        if labels is not None and inputs.get("use_cache") is None and self.config.is_decoder:
+            inputs = inputs | {"use_cache": False}  # as in Transformers 4, where GPT-2 and its kin keep theirs
         outputs = self.encode(inputs)
-        logits = self.lm(outputs.last_hidden_state)
+        logits = self.score_words(outputs.last_hidden_state, labels, logits_to_keep)
         loss = None if labels is None else next_token_loss(logits, labels, real_tokens(inputs, logits.shape[1]))
         return CausalLMOutputWithCrossAttentions(
             loss, logits, outputs.past_key_values, outputs.hidden_states, outputs.attentions, outputs.cross_attentions
@@ -347,7 +449,7 @@ class CausalLM(Writes, WordScores):
 class SentencePairPretraining(WordScores):
     """Masked words and a sentence-pair question at once: the pretraining of BERT."""
 
-    pooled = True
+    vector = True
     targets = ("labels", "next_sentence_label")
 
     def __init__(self, config: Config) -> None:
@@ -360,7 +462,7 @@ class SentencePairPretraining(WordScores):
     ) -> PreTrainingOutput:
         """labels: (rows, length), -100 for a token that is not to be guessed; next_sentence_label: (rows,)."""
         outputs = self.encode(inputs)
-        words, pairs = self.lm(outputs.last_hidden_state), self.nsp(outputs.pooler_output)
+        words, pairs = self.lm(outputs.last_hidden_state), self.nsp(self.read(outputs, inputs))
         loss = None
         if labels is not None and next_sentence_label is not None:
             loss = token_loss(words, labels, real_tokens(inputs, words.shape[1]))
@@ -369,12 +471,22 @@ class SentencePairPretraining(WordScores):
 
 
 def _signature(cls: type[Task]) -> inspect.Signature:
-    """The backbone's arguments, less those the task does not pass on, with the targets after the inputs."""
+    """The backbone's arguments, less those the task does not pass on, with the targets after the inputs.
+
+    Those of the class's `order` stand first, its wishes last.
+    """
     given = inspect.signature(cls.backbone.forward).parameters
-    kept = [p for name, p in given.items() if name not in (*_ENCODER, *_CACHE) or name in cls.passes]
-    targets = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in cls.targets]
-    at = next(i for i, p in enumerate(kept) if p.name in (*_CACHE, *_OPTIONS))
-    return inspect.Signature([*kept[:at], *targets, *kept[at:]])
+    withheld = {*_ENCODER, *_CACHE, *cls.withheld} - {*cls.passes}
+    kept = [p for name, p in given.items() if name not in withheld]
+    targets, wishes = (
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in names]
+        for names in (cls.targets, cls.wishes)
+    )
+    at = 1 + max(i for i, p in enumerate(kept) if p.name not in (*_CACHE, *OPTIONS))
+    order = ("self", *cls.order)
+    places = {name: place for place, name in enumerate(order)}
+    found = [*kept[:at], *targets, *kept[at:], *wishes]
+    return inspect.Signature(sorted(found, key=lambda p: places.get(p.name, len(order))))
 
 
 def _wrong_argument(model: str, name: str, known: tuple[str, ...]) -> TypeError:

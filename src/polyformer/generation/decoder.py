@@ -6,8 +6,9 @@ takes other rows (beams that move, texts that have ended and leave the batch). W
     outputs = model(input_ids=new tokens, attention_mask=all tokens' or None, past_key_values=state, use_cache=True)
 
 with `outputs.logits` (rows, new tokens, words) and the state to go on from, which is any object with
-`reorder(rows) -> state`, under the name it came by. A model that says `causal = False`, or whose outputs have no state,
-is given all tokens every time. A model may define, to have it otherwise:
+`reorder(rows) -> state`, under the name that STATE_NAMES has. A model that says `causal = False`, or whose outputs have
+no state, is given all tokens every time; one that takes `logits_to_keep` is asked for the last token's scores only. A
+model may define, to have it otherwise:
 
     empty_state(capacity) -> state                 what to begin with, where `State.empty` of key-value caches is not it
     prepare_inputs_for_generation(ids, past=, attention_mask=, use_cache=, **inputs) -> dict    its arguments for a step
@@ -27,7 +28,13 @@ from polyformer.parts.state import State
 
 logger = logging.getLogger("polyformer")
 
-STATE_NAMES = ("past_key_values", "mems", "past_buckets_states")
+# what a model calls its state as an argument, and what among its outputs
+STATE_NAMES = {
+    "past_key_values": "past_key_values",
+    "mems": "mems",
+    "past_buckets_states": "past_buckets_states",
+    "cache": "past_key_values",  # XLM
+}
 PER_TOKEN = ("token_type_ids", "langs")  # inputs that a new token continues as the last one had it
 _told: set[str] = set()
 
@@ -74,13 +81,15 @@ class Decoder:
         self.real = None if real is None or bool(real.all()) else real
         self.inputs = {name: value for name, value in inputs.items() if value is not None}
         self.shown: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in show}
-        self.state_name = next((name for name in STATE_NAMES if name in arguments(model)), None)
+        taken = arguments(model)
+        self.state_name = next((name for name in STATE_NAMES if name in taken), None)
+        self.wishes = _wishes(show) | ({"logits_to_keep": 1} if "logits_to_keep" in taken else {})
         self.use_cache = use_cache and self.state_name is not None
         if self.use_cache and not getattr(model, "causal", True):
             self.use_cache = False
             say_once(
                 f"{type(model).__name__} is not causal, so each step reads the whole text again: set is_decoder=True "
-                f"in its config if it learnt to write."
+                f"in its config (XLM and FlauBERT: causal=True) if it learnt to write."
             )
         self.state: Any = self._empty_state() if self.use_cache else None
         self.fed = 0
@@ -94,7 +103,7 @@ class Decoder:
         """ids (rows, length), the tokens so far -> (rows, words), scores of the next one."""
         first = self.fed == 0 and self.copies > 1
         given = self._arguments(ids[:: self.copies] if first else ids)
-        outputs = self.model(**given, **self._wishes(), return_dict=True)
+        outputs = self.model(**given, **self.wishes, return_dict=True)
         logits: Tensor = outputs.logits[:, -1]
         shown = {name: tuple(t for t in outputs[name] if t is not None) for name in self.shown if name in outputs}
         self._keep_state(outputs, ids.shape[1])
@@ -129,7 +138,7 @@ class Decoder:
     def _keep_state(self, outputs: ModelOutput, length: int) -> None:
         if not self.use_cache:
             return
-        self.state = outputs.get(str(self.state_name))
+        self.state = outputs.get(STATE_NAMES[str(self.state_name)])
         if self.state is None:
             self.use_cache = False
             say_once(f"{type(self.model).__name__} keeps no state, so each step reads the whole text again.")
@@ -152,10 +161,6 @@ class Decoder:
         if self.state_name is not None:
             inputs |= {self.state_name: self.state, "use_cache": self.use_cache}
         return inputs
-
-    def _wishes(self) -> dict[str, bool]:
-        kinds = ("attentions", "hidden_states")
-        return {f"output_{kind}": True for kind in kinds if any(name.endswith(kind) for name in self.shown)}
 
 
 class EncodedDecoder(Decoder):
@@ -181,6 +186,12 @@ def take(value: Any, rows: Tensor) -> Any:
     if isinstance(value, tuple):
         return tuple(take(part, rows) for part in value)
     return value
+
+
+def _wishes(show: tuple[str, ...]) -> dict[str, int]:
+    """The arguments that ask a model for these outputs."""
+    kinds = ("attentions", "hidden_states")
+    return {f"output_{kind}": True for kind in kinds if any(name.endswith(kind) for name in show)}
 
 
 def _longer(x: Tensor, length: int, fill: Tensor | int) -> Tensor:

@@ -15,6 +15,9 @@ from polyformer.generation.processors import PrefixFunction, Processor, processo
 from polyformer.generation.search import Search, word_by_word
 from polyformer.generation.stopping import Criterion, stop_for
 
+# arguments of a model that only a search can know
+OWN = {"labels", "position_ids", "inputs_embeds", "past_key_values", "logits_to_keep", "return_dict"}
+
 
 @torch.no_grad()
 def generate(
@@ -92,7 +95,7 @@ def _sort_options(
     o = base.replaced(**{name: value for name, value in options.items() if name in known})
     o.check()
     inputs = {name: value for name, value in options.items() if name not in known and value is not None}
-    if wrong := sorted(inputs.keys() & {"labels", "position_ids", "inputs_embeds", "past_key_values", "return_dict"}):
+    if wrong := sorted(inputs.keys() & OWN):
         raise ValueError(f"generate looks after {wrong[0]} itself: leave it out.")
     return o, inputs
 

@@ -4,13 +4,11 @@ Devlin, Chang, Lee and Toutanova 2018, arXiv 1810.04805; google-research/bert mo
 with learnt positions and segments, GELU, and a norm after every residual; with `is_decoder` it reads left to right.
 """
 
-from collections.abc import Iterable, Mapping
-
 from torch import Tensor, nn
 
 from polyformer.core.config import Config, config
 from polyformer.core.errors import ConfigError
-from polyformer.core.keymap import Fuse, KeyMap
+from polyformer.core.keymap import Entry, Fuse, KeyMap
 from polyformer.core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from polyformer.core.pretrained import PreTrainedModel
 from polyformer.core.tasks import (
@@ -33,16 +31,14 @@ from polyformer.parts.embeddings import (
     check_length,
     check_width,
 )
-from polyformer.parts.feedforward import ChunkedFeedForward, FeedForward, activation
+from polyformer.parts.feedforward import activation, feed_forward
 from polyformer.parts.layout import Layout
 from polyformer.parts.pooling import POOLINGS, pooling
-from polyformer.parts.positions import RelativeKey, RelativeKeyQuery
-from polyformer.parts.state import Past, State
+from polyformer.parts.positions import SCHEMES, scheme
+from polyformer.parts.state import Past
 from polyformer.parts.taps import Taps
 
 # ---- configuration ---------------------------------------------------------------------------------------------------
-
-POSITIONS = {"absolute": None, "relative_key": RelativeKey, "relative_key_query": RelativeKeyQuery}
 
 
 @config("bert")
@@ -71,16 +67,9 @@ class BertConfig(Config):
     classifier_dropout: float | None = None
 
     def check(self) -> None:
-        if self.hidden_size % self.num_attention_heads:
-            raise ConfigError(
-                f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {self.num_attention_heads}."
-            )
-        if self.position_embedding_type not in POSITIONS:
-            raise ConfigError(
-                f"position_embedding_type is {self.position_embedding_type!r}; there are {', '.join(POSITIONS)}."
-            )
-        if self.pooling is not None and self.pooling not in POOLINGS:
-            raise ConfigError(f"pooling is {self.pooling!r}; there are {', '.join(POOLINGS)}.")
+        self.check_heads()
+        self.check_choice("position_embedding_type", SCHEMES)
+        self.check_choice("pooling", POOLINGS)
 
     @property
     def classifier_dropout_rate(self) -> float:
@@ -96,19 +85,6 @@ class BertPreTrained(PreTrainedModel):
     config_class = BertConfig
     base_model_prefix = "bert"
 
-    def _init_weights(self, module: nn.Module) -> None:
-        std = self.config.initializer_range
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=std)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=std)
-            if module.padding_idx is not None:
-                nn.init.zeros_(module.weight[module.padding_idx])
-        elif isinstance(module, nn.LayerNorm):
-            module.reset_parameters()
-
 
 def layer(c: BertConfig) -> PostNormBlock:
     """One layer of the stack: attention, in a decoder attention to the encoder, feed-forward."""
@@ -117,14 +93,9 @@ def layer(c: BertConfig) -> PostNormBlock:
         return nn.LayerNorm(c.hidden_size, c.layer_norm_eps)
 
     width, heads, dropout = c.hidden_size, c.num_attention_heads, c.attention_probs_dropout_prob
-    scheme = POSITIONS[c.position_embedding_type]
-    positions = scheme(c.max_position_embeddings, width // heads) if scheme else None
+    positions = scheme(c.position_embedding_type, c.max_position_embeddings, width // heads)
     attn = Attention(width, heads, dropout, positions)
-    act = activation(c.hidden_act)
-    if c.chunk_size_feed_forward:
-        ffn: FeedForward = ChunkedFeedForward(width, c.intermediate_size, act, c.chunk_size_feed_forward)
-    else:
-        ffn = FeedForward(width, c.intermediate_size, act)
+    ffn = feed_forward(width, c.intermediate_size, activation(c.hidden_act), c.chunk_size_feed_forward)
     if c.add_cross_attention:
         return PostNormCrossBlock(attn, CrossAttention(width, heads, dropout), ffn, norm, c.hidden_dropout_prob)
     return PostNormBlock(attn, ffn, norm, c.hidden_dropout_prob)
@@ -191,12 +162,9 @@ class BertModel(BertPreTrained):
         past = 0 if state is None else state.length
         check_length(past + length, c.max_position_embeddings)
         check_width(inputs_embeds, c.hidden_size)
-        for ids, name, limit, remedy in (
-            (input_ids, "input_ids", c.vocab_size, "is this the model's own tokenizer, were tokens added to it?"),
-            (token_type_ids, "token_type_ids", c.type_vocab_size, "this model tells that many segments apart"),
-            (position_ids, "position_ids", c.max_position_embeddings, "this model knows that many positions"),
-        ):
-            check_ids(ids, limit, name, remedy, (rows, length))
+        check_ids(input_ids, c.vocab_size, "input_ids", (rows, length))
+        check_ids(token_type_ids, c.type_vocab_size, "token_type_ids", (rows, length))
+        check_ids(position_ids, c.max_position_embeddings, "position_ids", (rows, length))
 
         source = encoder_hidden_states
         if source is not None and not c.add_cross_attention:
@@ -210,8 +178,7 @@ class BertModel(BertPreTrained):
         across = None if source is None else Layout.across(encoder_attention_mask, layout.positions)
         every_layer = hidden_states or (self.pooler is not None and self.pooler.needs_layers)
         taps = Taps(layout, hidden_states=every_layer, attentions=attentions)
-        heads = [c.num_attention_heads - len(c.pruned_heads.get(i, ())) for i in range(len(self.layers))]
-        head_masks = per_layer(head_mask, heads)
+        head_masks = per_layer(head_mask, [len(block.attn.heads) for block in self.blocks()])
         if position_ids is not None:
             position_ids = layout.pack(position_ids.expand(rows, length))
 
@@ -238,53 +205,31 @@ class BertModel(BertPreTrained):
         )
         return result if named else result.to_tuple()
 
-    def recall(self, past: Past | None, use_cache: bool | None) -> State | None:
-        """The state to go on from, if this call has one or is to leave one."""
-        if past is not None:
-            return State.of(past)
-        c = self.config
-        wanted = c.is_decoder and (c.use_cache if use_cache is None else use_cache)
-        recomputing = c.gradient_checkpointing and self.training
-        return State.empty(len(self.layers)) if wanted and not recomputing else None
-
-    def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
-        """Remove attention heads for good: {layer: heads}, numbered as in the unpruned model; kept in the config."""
-        for number, heads in heads_to_prune.items():
-            if not 0 <= number < len(self.layers):
-                raise ValueError(f"cannot prune layer {number}: there are layers 0 to {len(self.layers) - 1}.")
-            if wrong := [h for h in heads if not 0 <= h < self.config.num_attention_heads]:
-                last = self.config.num_attention_heads - 1
-                raise ValueError(f"cannot prune heads {wrong} of layer {number}: it has heads 0 to {last}.")
-            block = self.layers[number]
-            assert isinstance(block, PostNormBlock)
-            block.attn.prune(heads)
-            known = self.config.pruned_heads.get(number, [])
-            self.config.pruned_heads[number] = sorted({*known, *heads})
-
 
 # ---- checkpoint table ------------------------------------------------------------------------------------------------
 
+ROWS: list[Entry] = [
+    ("embeddings.word_embeddings.weight", "embed.tokens.weight"),
+    ("embeddings.position_embeddings.weight", "embed.positions.weight"),
+    ("embeddings.token_type_embeddings.weight", "embed.types.weight"),
+    ("embeddings.LayerNorm.{p}", "embed.norm.{p}"),
+    ("encoder.layer.{i}.attention.self.{query|key|value}.{p}", "layers.{i}.attn.qkv.{p}", Fuse()),
+    ("encoder.layer.{i}.attention.self.distance_embedding.weight", "layers.{i}.attn.positions.distances.weight"),
+    ("encoder.layer.{i}.attention.output.dense.{p}", "layers.{i}.attn.out.{p}"),
+    ("encoder.layer.{i}.attention.output.LayerNorm.{p}", "layers.{i}.attn_norm.{p}"),
+    ("encoder.layer.{i}.crossattention.self.query.{p}", "layers.{i}.cross.q.{p}"),
+    ("encoder.layer.{i}.crossattention.self.{key|value}.{p}", "layers.{i}.cross.kv.{p}", Fuse()),
+    ("encoder.layer.{i}.crossattention.output.dense.{p}", "layers.{i}.cross.out.{p}"),
+    ("encoder.layer.{i}.crossattention.output.LayerNorm.{p}", "layers.{i}.cross_norm.{p}"),
+    ("encoder.layer.{i}.intermediate.dense.{p}", "layers.{i}.ffn.up.{p}"),
+    ("encoder.layer.{i}.output.dense.{p}", "layers.{i}.ffn.down.{p}"),
+    ("encoder.layer.{i}.output.LayerNorm.{p}", "layers.{i}.ffn_norm.{p}"),
+    ("pooler.dense.{p}", "pooler.dense.{p}"),
+    ("pooler.query.{p}", "pooler.query.{p}"),
+    ("pooler.layer_weights", "pooler.layer_weights"),
+]
 KEYS = KeyMap(
-    [
-        ("embeddings.word_embeddings.weight", "embed.tokens.weight"),
-        ("embeddings.position_embeddings.weight", "embed.positions.weight"),
-        ("embeddings.token_type_embeddings.weight", "embed.types.weight"),
-        ("embeddings.LayerNorm.{p}", "embed.norm.{p}"),
-        ("encoder.layer.{i}.attention.self.{query|key|value}.{p}", "layers.{i}.attn.qkv.{p}", Fuse()),
-        ("encoder.layer.{i}.attention.self.distance_embedding.weight", "layers.{i}.attn.positions.distances.weight"),
-        ("encoder.layer.{i}.attention.output.dense.{p}", "layers.{i}.attn.out.{p}"),
-        ("encoder.layer.{i}.attention.output.LayerNorm.{p}", "layers.{i}.attn_norm.{p}"),
-        ("encoder.layer.{i}.crossattention.self.query.{p}", "layers.{i}.cross.q.{p}"),
-        ("encoder.layer.{i}.crossattention.self.{key|value}.{p}", "layers.{i}.cross.kv.{p}", Fuse()),
-        ("encoder.layer.{i}.crossattention.output.dense.{p}", "layers.{i}.cross.out.{p}"),
-        ("encoder.layer.{i}.crossattention.output.LayerNorm.{p}", "layers.{i}.cross_norm.{p}"),
-        ("encoder.layer.{i}.intermediate.dense.{p}", "layers.{i}.ffn.up.{p}"),
-        ("encoder.layer.{i}.output.dense.{p}", "layers.{i}.ffn.down.{p}"),
-        ("encoder.layer.{i}.output.LayerNorm.{p}", "layers.{i}.ffn_norm.{p}"),
-        ("pooler.dense.{p}", "pooler.dense.{p}"),
-        ("pooler.query.{p}", "pooler.query.{p}"),
-        ("pooler.layer_weights", "pooler.layer_weights"),
-    ],
+    ROWS,
     heads=[
         ("cls.predictions.transform.dense.{p}", "lm.dense.{p}"),
         ("cls.predictions.transform.LayerNorm.{p}", "lm.norm.{p}"),

@@ -84,6 +84,8 @@ def attend_packed(
         alike = (t[start : start + count * length].unflatten(0, (count, length)).transpose(1, 2) for t in (q, k, v))
         y, _ = attend(*alike, bias=bias, causal=causal, scale=scale, dropout=dropout)
         mixed.append(y.transpose(1, 2).flatten(0, 1))
+    if not mixed:  # nothing but padding
+        return v
     return torch.cat(mixed) if len(mixed) != 1 else mixed[0]
 
 
@@ -102,13 +104,15 @@ def _explicit(
     rate: float,
     head_mask: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """The definition, step by step: the only path that has the weights in its hands."""
-    scores = (q * (scale if scale is not None else q.shape[-1] ** -0.5)) @ k.mT
+    """The definition, step by step: the only path that has the weights in its hands. Sums are of single precision at
+    least, as they are in the kernels."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    scores = (q.to(wide) * (scale if scale is not None else q.shape[-1] ** -0.5)) @ k.to(wide).mT
     if bias is not None:
         scores = scores + bias
     if mask is not None:  # a finite fill, so that a row with nothing to see has no NaN, forward or backward
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    p = scores.softmax(-1)
+    p = scores.softmax(-1).to(v.dtype)
     if mask is not None:
         p = p.masked_fill(~mask, 0.0)
     p = F.dropout(p, rate, training=rate > 0)

@@ -19,11 +19,20 @@ class Attention(nn.Module):
         heads: how many; each is width // heads wide.
         dropout: of the attention weights.
         positions: a position scheme, called with queries and keys, whose bias is added to the scores.
+        scale: of the scores; 1 / sqrt(width of a head) by default.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0, positions: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float = 0.0,
+        positions: nn.Module | None = None,
+        scale: float | None = None,
+    ) -> None:
         super().__init__()
-        self.dim, self.heads, self.scale = width // heads, list(range(heads)), (width // heads) ** -0.5
+        self.dim, self.heads = width // heads, list(range(heads))
+        self.scale = self.dim**-0.5 if scale is None else scale
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
@@ -41,6 +50,8 @@ class Attention(nn.Module):
         # (..., 3 * heads * dim) -> (..., 3, heads, dim)
         q, k, v = self.qkv(x).unflatten(-1, (3, -1, self.dim)).unbind(-3)
         if layout.packing is not None:
+            if memory is not None:  # empty until now; the next tokens come unpacked, so these are kept so
+                memory.append(layout.unpack(k).transpose(1, 2), layout.unpack(v).transpose(1, 2))
             y = attend_packed(
                 q, k, v, layout.packing, bias=self.positions, causal=layout.causal, scale=self.scale,
                 dropout=self.dropout,
@@ -69,9 +80,17 @@ class Attention(nn.Module):
 class CrossAttention(nn.Module):
     """Attention from a decoder's tokens to an encoder's states, which are projected once and kept in the state."""
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0, source_width: int | None = None) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float = 0.0,
+        source_width: int | None = None,
+        scale: float | None = None,
+    ) -> None:
         super().__init__()
-        self.dim, self.heads, self.scale = width // heads, list(range(heads)), (width // heads) ** -0.5
+        self.dim, self.heads = width // heads, list(range(heads))
+        self.scale = self.dim**-0.5 if scale is None else scale
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(source_width or width, 2 * width)
         self.out = nn.Linear(width, width)

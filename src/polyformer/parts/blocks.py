@@ -16,7 +16,7 @@ NewNorm = Callable[[], nn.Module]
 class PostNormBlock(nn.Module):
     """Normalised after each residual, as in the Transformer and BERT."""
 
-    def __init__(self, attn: Attention, ffn: FeedForward, norm: NewNorm, dropout: float) -> None:
+    def __init__(self, attn: nn.Module, ffn: FeedForward, norm: NewNorm, dropout: float) -> None:
         super().__init__()
         self.attn, self.attn_norm = attn, norm()
         self.ffn, self.ffn_norm = ffn, norm()
@@ -36,6 +36,25 @@ class PostNormBlock(nn.Module):
         own = None if state is None else state.own
         x = self.attn_norm(x + self.drop(self.attn(x, layout, own, head_mask, taps)))
         return self.ffn_norm(x + self.drop(self.ffn(x)))
+
+
+class PreNormBlock(PostNormBlock):
+    """Normalised before attention and feed-forward, inside the residuals, as in the Transformer's first code."""
+
+    def forward(
+        self,
+        x: Tensor,
+        layout: Layout,
+        state: LayerState | None = None,
+        head_mask: Tensor | None = None,
+        taps: Taps | None = None,
+        source: Tensor | None = None,
+        source_layout: Layout | None = None,
+    ) -> Tensor:
+        """x (rows, length, width), or (tokens, width) packed -> the same shape."""
+        own = None if state is None else state.own
+        x = x + self.drop(self.attn(self.attn_norm(x), layout, own, head_mask, taps))
+        return x + self.drop(self.ffn(self.ffn_norm(x)))
 
 
 class PostNormCrossBlock(PostNormBlock):
@@ -61,3 +80,24 @@ class PostNormCrossBlock(PostNormBlock):
         if source is not None and source_layout is not None:
             x = self.cross_norm(x + self.drop(self.cross(x, source, source_layout, across, head_mask, taps)))
         return self.ffn_norm(x + self.drop(self.ffn(x)))
+
+
+class PreNormCrossBlock(PostNormCrossBlock):
+    """The same, normalised inside the residuals."""
+
+    def forward(
+        self,
+        x: Tensor,
+        layout: Layout,
+        state: LayerState | None = None,
+        head_mask: Tensor | None = None,
+        taps: Taps | None = None,
+        source: Tensor | None = None,
+        source_layout: Layout | None = None,
+    ) -> Tensor:
+        """As above."""
+        own, across = (None, None) if state is None else (state.own, state.cross)
+        x = x + self.drop(self.attn(self.attn_norm(x), layout, own, head_mask, taps))
+        if source is not None and source_layout is not None:
+            x = x + self.drop(self.cross(self.cross_norm(x), source, source_layout, across, head_mask, taps))
+        return x + self.drop(self.ffn(self.ffn_norm(x)))

@@ -13,6 +13,7 @@ class Embeddings(nn.Module):
         tokens, positions, types: how many of each.
         width: of the vectors.
         pad: id whose row starts at zero and gets no gradient.
+        pad_position: position of which the same is true.
     """
 
     def __init__(
@@ -24,10 +25,11 @@ class Embeddings(nn.Module):
         norm: nn.Module,
         dropout: float,
         pad: int | None = None,
+        pad_position: int | None = None,
     ) -> None:
         super().__init__()
         self.tokens = nn.Embedding(tokens, width, padding_idx=pad)
-        self.positions = nn.Embedding(positions, width)
+        self.positions = nn.Embedding(positions, width, padding_idx=pad_position)
         self.types = nn.Embedding(types, width)
         self.norm = norm
         self.drop = nn.Dropout(dropout)
@@ -46,6 +48,78 @@ class UnplacedEmbeddings(Embeddings):
     def forward(self, ids: Tensor | None, types: Tensor | None, positions: Tensor, vectors: Tensor | None) -> Tensor:
         x = self.tokens(ids) if vectors is None else vectors
         x = x + (self.types.weight[0] if types is None else self.types(types))
+        return self.drop(self.norm(x))
+
+
+class PlacedTokens(nn.Module):
+    """Token and position embeddings, summed, dropped out (GPT). A segment, where there is one, is a token too.
+
+    Args:
+        tokens, positions: how many of each.
+        width: of the vectors.
+    """
+
+    def __init__(self, tokens: int, positions: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(tokens, width)
+        self.positions = nn.Embedding(positions, width)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, ids: Tensor | None, types: Tensor | None, positions: Tensor, vectors: Tensor | None) -> Tensor:
+        """ids, types (...) int64, positions broadcastable to them; vectors (..., width) for ids -> (..., width)."""
+        x = self.tokens(ids) if vectors is None else vectors
+        x = x + self.positions(positions)
+        return self.drop(x if types is None else x + self.tokens(types))
+
+
+class LanguageEmbeddings(nn.Module):
+    """Token, position and language embeddings, summed, normalised, dropped out (XLM).
+
+    A segment, where there is one, is a token too: its vector is that of the word of its number.
+
+    Args:
+        tokens: how many, and with `pad` the id whose row starts at zero and gets no gradient.
+        positions: the table of position vectors, learnt or not.
+        languages: how many, or 0 for no vectors of theirs.
+        width: of the vectors.
+    """
+
+    def __init__(
+        self,
+        tokens: int,
+        positions: nn.Embedding,
+        languages: int,
+        width: int,
+        norm: nn.Module,
+        dropout: float,
+        pad: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(tokens, width, padding_idx=pad)
+        self.positions = positions
+        self.languages = nn.Embedding(languages, width) if languages else None
+        self.norm = norm
+        self.drop = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        ids: Tensor | None,
+        languages: Tensor | None,
+        types: Tensor | None,
+        positions: Tensor,
+        vectors: Tensor | None,
+    ) -> Tensor:
+        """ids, languages, types (...) int64, positions broadcastable to them; vectors (..., width) for ids.
+
+        Returns:
+            (..., width).
+        """
+        x = self.tokens(ids) if vectors is None else vectors
+        x = x + self.positions(positions)
+        if languages is not None and self.languages is not None:
+            x = x + self.languages(languages)
+        if types is not None:
+            x = x + self.tokens(types)
         return self.drop(self.norm(x))
 
 
@@ -69,7 +143,17 @@ def check_width(vectors: Tensor | None, width: int) -> None:
         raise ValueError(f"inputs_embeds are {vectors.shape[-1]} wide, but this model's embeddings are {width} wide.")
 
 
-def check_ids(ids: Tensor | None, limit: int, name: str, remedy: str, shape: tuple[int, int]) -> None:
+REMEDIES = {
+    "input_ids": "is this the model's own tokenizer, were tokens added to it?",
+    "modal_start_tokens": "is this the model's own tokenizer, were tokens added to it?",
+    "modal_end_tokens": "is this the model's own tokenizer, were tokens added to it?",
+    "token_type_ids": "this model tells that many segments apart",
+    "position_ids": "this model knows that many positions",
+    "langs": "this model knows that many languages",
+}
+
+
+def check_ids(ids: Tensor | None, limit: int, name: str, shape: tuple[int, int]) -> None:
     """Raise one clear sentence for ids that are no integers, not of this shape or one row of it, or not in [0, limit).
 
     The last only for ids on the CPU: elsewhere a look at them would make the device wait, and it reports them itself.
@@ -84,7 +168,9 @@ def check_ids(ids: Tensor | None, limit: int, name: str, remedy: str, shape: tup
         return
     low, high = (int(v) for v in ids.aminmax())
     if low < 0 or high >= limit:
-        raise ValueError(f"{name} has {low if low < 0 else high}, but only 0 to {limit - 1} are known: {remedy}.")
+        raise ValueError(
+            f"{name} has {low if low < 0 else high}, but only 0 to {limit - 1} are known: {REMEDIES[name]}."
+        )
 
 
 def check_length(length: int, limit: int) -> None:

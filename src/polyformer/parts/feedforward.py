@@ -80,6 +80,18 @@ def activation(name: str | Activation) -> Activation:
     return ACTIVATIONS[name]
 
 
+class Dropped(nn.Module):
+    """An activation function and dropout after it."""
+
+    def __init__(self, act: Activation, dropout: float) -> None:
+        super().__init__()
+        self.act = act
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.act(x))
+
+
 class FeedForward(nn.Module):
     """width -> inner -> width, token by token.
 
@@ -115,3 +127,8 @@ class ChunkedFeedForward(FeedForward):
         if tracing():
             return super().forward(x)
         return torch.cat([super(ChunkedFeedForward, self).forward(part) for part in x.split(self.chunk, -2)], -2)
+
+
+def feed_forward(width: int, inner: int, act: Activation, chunk: int = 0) -> FeedForward:
+    """In chunks of so many tokens, or whole where that is 0 (config.chunk_size_feed_forward)."""
+    return ChunkedFeedForward(width, inner, act, chunk) if chunk else FeedForward(width, inner, act)

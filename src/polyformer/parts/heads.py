@@ -18,18 +18,94 @@ class ClassifierHead(nn.Module):
         return self.out(self.drop(x))
 
 
+class DenseHead(nn.Module):
+    """A hidden layer before the scores, with dropout before either (RoBERTa and its kin)."""
+
+    def __init__(self, width: int, inner: int, labels: int, act: Activation, dropout: float) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(dropout)
+        self.dense = nn.Linear(width, inner)
+        self.act = act
+        self.scores = nn.Linear(inner, labels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., labels)."""
+        return self.scores(self.drop(self.act(self.dense(self.drop(x)))))
+
+
+class Summary(nn.Module):
+    """A vector made ready to be judged: dropout, a map, an activation, dropout (XLM, XLNet, ELECTRA)."""
+
+    def __init__(self, dense: nn.Module, act: Activation, first_dropout: float, last_dropout: float) -> None:
+        super().__init__()
+        self.first_drop = nn.Dropout(first_dropout)
+        self.dense = dense
+        self.act = act
+        self.last_drop = nn.Dropout(last_dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., what the map makes of it)."""
+        return self.last_drop(self.act(self.dense(self.first_drop(x))))
+
+
+class SummaryHead(nn.Module):
+    """Scores of the vector that sums a sequence up."""
+
+    def __init__(self, summary: Summary, width: int, labels: int) -> None:
+        super().__init__()
+        self.summary = summary
+        self.out = nn.Linear(width, labels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, width) -> (rows, labels)."""
+        return self.out(self.summary(x))
+
+
+class WordHead(nn.Module):
+    """Scores of all words for every token: the (mostly tied) embedding matrix and, maybe, a bias, nothing before it."""
+
+    def __init__(self, width: int, words: int, bias: bool = True) -> None:
+        super().__init__()
+        self.decoder = nn.Linear(width, words, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., words)."""
+        return self.decoder(x)
+
+
+class AdaptiveWordHead(nn.Module):
+    """Log-probabilities of all words, of which rare ones are told apart by narrow clusters.
+
+    Grave et al. 2017, arXiv 1609.04309. Words are numbered by how frequent they are; the first cutoffs[0] are scored
+    beside the clusters, cluster i holds the words up to cutoffs[i] and is width / shrink^i wide.
+    """
+
+    def __init__(self, width: int, words: int, cutoffs: list[int], shrink: float) -> None:
+        super().__init__()
+        self.clusters = nn.AdaptiveLogSoftmaxWithLoss(width, words, cutoffs, shrink, head_bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., words)."""
+        return self.clusters.log_prob(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+
+
 class LMHead(nn.Module):
     """Scores of all words for every token: dense, activation, norm, then the (mostly tied) embedding matrix and a bias.
 
     Devlin et al. 2018, appendix A.2; google-research/bert run_pretraining.py, get_masked_lm_output.
+
+    Args:
+        width: of the states. words: how many.
+        norm: of what comes out of the dense layer.
+        inner: width of the embeddings, where it is not that of the states.
     """
 
-    def __init__(self, width: int, words: int, act: Activation, norm: nn.Module) -> None:
+    def __init__(self, width: int, words: int, act: Activation, norm: nn.Module, inner: int | None = None) -> None:
         super().__init__()
-        self.dense = nn.Linear(width, width)
+        self.dense = nn.Linear(width, inner or width)
         self.act = act
         self.norm = norm
-        self.decoder = nn.Linear(width, words)
+        self.decoder = nn.Linear(inner or width, words)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., words)."""

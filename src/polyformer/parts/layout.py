@@ -138,6 +138,32 @@ class Layout:
         return flat.unflatten(0, (rows, length))
 
 
+def seen_tokens(
+    ids: Tensor | None, vectors: Tensor | None, lengths: Tensor | None, pad: int, past: int = 0
+) -> Tensor | None:
+    """The mask of a batch that came without one, where padding is told by its id or by lengths.
+
+    Args:
+        ids: (..., length) int64, or vectors (..., length, width) in their place, which are all real.
+        lengths: (...) int64, of texts padded on the right, cached tokens included; they count where they are given.
+        pad: the id of padding.
+        past: how many tokens before these are cached; then all are real that lengths do not leave out.
+
+    Returns:
+        (..., past + length) bool, or None where all tokens are real.
+    """
+    if lengths is not None:
+        given = ids if ids is not None else vectors
+        assert given is not None
+        length = given.shape[-1] if ids is not None else given.shape[-2]
+        seen = torch.arange(past + length, device=lengths.device) < lengths[..., None]
+    elif ids is None or past:
+        return None
+    else:
+        seen = ids != pad
+    return None if not tracing() and bool(seen.all()) else seen
+
+
 def _causal(mask: Tensor | None, queries: int, keys: int, device: torch.device | None = None) -> Tensor:
     place = mask.device if mask is not None else device
     earlier = torch.ones(queries, keys, dtype=torch.bool, device=place).tril(keys - queries)[None, None]

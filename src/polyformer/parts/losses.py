@@ -32,6 +32,14 @@ def next_token_loss(logits: Tensor, labels: Tensor, real: Tensor | None) -> Tens
     return cross_entropy(logits[:, :-1], labels[:, 1:])
 
 
+def replaced_loss(logits: Tensor, labels: Tensor, real: Tensor | None) -> Tensor:
+    """Mean binary cross entropy over the real tokens that have a label; logits, labels, real (rows, length) -> ()."""
+    _check_range(labels, 2, "labels")
+    counts = labels != IGNORE if real is None else real & (labels != IGNORE)
+    each = F.binary_cross_entropy_with_logits(logits, labels.masked_fill(~counts, 0).to(logits.dtype), reduction="none")
+    return each.masked_fill(~counts, 0.0).sum() / counts.sum()
+
+
 def span_loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
     """Mean of the start's and the end's cross entropy.
 

@@ -9,7 +9,7 @@ Every pooling is a module called with
 and gives (rows, `out_width`). A row without any real token gives what its formula gives for nothing: zeros, mostly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,18 +17,23 @@ from torch import Tensor, nn
 from polyformer.parts.attend import attend
 
 
+def token_at(states: Tensor, places: Tensor) -> Tensor:
+    """One token of each row, (rows, width); places (rows,) int64."""
+    return states.gather(1, places[:, None, None].expand(-1, 1, states.shape[2])).squeeze(1)
+
+
 def first_token(states: Tensor, real: Tensor | None) -> Tensor:
     """The first real token of each row, (rows, width)."""
     if real is None:
         return states[:, 0]
-    return _pick(states, real.int().argmax(1))
+    return token_at(states, real.int().argmax(1))
 
 
 def last_token(states: Tensor, real: Tensor | None) -> Tensor:
     """The last real token of each row, (rows, width)."""
     if real is None:
         return states[:, -1]
-    return _pick(states, real.shape[1] - 1 - real.flip(1).int().argmax(1))
+    return token_at(states, real.shape[1] - 1 - real.flip(1).int().argmax(1))
 
 
 def masked_sum(states: Tensor, real: Tensor | None) -> Tensor:
@@ -48,8 +53,13 @@ def masked_mean(states: Tensor, real: Tensor | None) -> Tensor:
     return masked_sum(states, real) / token_counts(states, real)
 
 
-def _pick(states: Tensor, index: Tensor) -> Tensor:
-    return states.gather(1, index[:, None, None].expand(-1, 1, states.shape[2])).squeeze(1)
+# One vector a sequence by config.summary_type. Without a place of its own, "cls_index" is the last token.
+SUMMARIES: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
+    "first": first_token,
+    "last": last_token,
+    "mean": masked_mean,
+    "cls_index": last_token,
+}
 
 
 class Pooling(nn.Module):
@@ -125,10 +135,22 @@ class LastTokenPooling(Pooling):
         return last_token(states, real)
 
 
-class Last4ClsPooling(Pooling):
-    """The first token of the last four layers side by side, last layer last: four times as wide."""
+class LayersPooling(Pooling):
+    """Reads all layers, which may differ in length."""
 
     needs_layers = True
+
+    def forward(self, states: Tensor, real: Tensor | None = None, layers: Sequence[Tensor] | None = None) -> Tensor:
+        assert layers is not None
+        return self.mix(layers, [real] * len(layers))
+
+    def mix(self, layers: Sequence[Tensor], real: Sequence[Tensor | None]) -> Tensor:
+        """States of each layer and which of them are of real tokens."""
+        raise NotImplementedError
+
+
+class Last4ClsPooling(LayersPooling):
+    """The first token of the last four layers side by side, last layer last: four times as wide."""
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__(width, layers)
@@ -136,27 +158,24 @@ class Last4ClsPooling(Pooling):
             raise ValueError(f"pooling 'last4_cls' reads four layers, embeddings included; here are {layers + 1}.")
         self.out_width = 4 * width
 
-    def forward(self, states: Tensor, real: Tensor | None = None, layers: Sequence[Tensor] | None = None) -> Tensor:
-        assert layers is not None
-        return torch.cat([first_token(layer, real) for layer in layers[-4:]], -1)
+    def mix(self, layers: Sequence[Tensor], real: Sequence[Tensor | None]) -> Tensor:
+        return torch.cat([first_token(x, own) for x, own in zip(layers[-4:], real[-4:], strict=True)], -1)
 
 
-class WeightedLayersPooling(Pooling):
+class WeightedLayersPooling(LayersPooling):
     """The mean over the real tokens of a learnt mixture of all layers, embeddings included.
 
     The mixture is a softmax over one scalar a layer, equal at the start (Peters et al. 2018, arXiv 1802.05365, eq. 1).
     """
 
-    needs_layers = True
-
     def __init__(self, width: int, layers: int) -> None:
         super().__init__(width, layers)
         self.layer_weights = nn.Parameter(torch.zeros(layers + 1))
 
-    def forward(self, states: Tensor, real: Tensor | None = None, layers: Sequence[Tensor] | None = None) -> Tensor:
-        assert layers is not None
+    def mix(self, layers: Sequence[Tensor], real: Sequence[Tensor | None]) -> Tensor:
         shares = self.layer_weights.softmax(0)
-        means = torch.stack([masked_mean(layer, real) for layer in layers])  # (layers + 1, rows, width)
+        # (layers + 1, rows, width)
+        means = torch.stack([masked_mean(x, own) for x, own in zip(layers, real, strict=True)])
         return torch.einsum("l,lrw->rw", shares, means)
 
 

@@ -1,7 +1,90 @@
-"""Position schemes: modules that turn queries and keys into a bias of the scores."""
+"""How positions are numbered, and position schemes: modules that turn queries and keys into a bias of the scores."""
 
 import torch
 from torch import Tensor, nn
+
+from polyformer.parts.layout import Layout
+
+
+def numbered_after_pad(layout: Layout, ids: Tensor | None, pad: int) -> Tensor:
+    """Positions as fairseq gives them: the first real token has pad + 1; the id `pad` takes none and has `pad`.
+
+    Args:
+        ids: (rows, length) int64; None where there are vectors in their place: then every token takes one.
+
+    Returns:
+        (1 or rows, length), or (tokens,) where packed.
+    """
+    if ids is None:
+        return layout.positions + (pad + 1)
+    takes = ids != pad
+    if layout.packing is not None:  # no cache, no hole
+        assert layout.real is not None
+        takes = takes & layout.real
+        return layout.pack(takes.cumsum(1) * takes + pad)
+    if layout.real is not None:  # leading padding takes none, whatever its ids; a hole does
+        takes = takes & (layout.real | (layout.positions > 0))
+    return (takes.cumsum(1) + layout.positions[:, :1]) * takes + pad
+
+
+def sinusoids(positions: int, width: int) -> Tensor:
+    """sin and cos of position / 10000^(2 i / width) in columns 2 i and 2 i + 1 (Vaswani et al. 2017, section 3.5).
+
+    Returns:
+        (positions, width).
+    """
+    rates = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    angles = torch.arange(positions, dtype=torch.float64)[:, None] * rates
+    # (positions, width / 2, 2) -> (positions, width), without the last column where the width is odd
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :width].to(torch.get_default_dtype())
+
+
+def waves(distances: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """All sin, then all cos, of distance / 10000^(2 i / width): what attention by distance reads.
+
+    Dai et al. 2019, arXiv 1901.02860, section 3.3.
+
+    Args:
+        distances: (count,), of either sign.
+        width: even.
+
+    Returns:
+        (count, width), worked out in float32 at least.
+    """
+    exact = torch.promote_types(dtype, torch.float32)
+    rates = 10000.0 ** (-torch.arange(0, width, 2, dtype=exact, device=distances.device) / width)
+    angles = distances.to(exact)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], -1).to(dtype)
+
+
+def relative_shift(scores: Tensor, keys: int, step: int = 1) -> Tensor:
+    """From scores by distance to scores by key (Dai et al. 2019, appendix B): a view, not a copy.
+
+    Row i moves to the left by step * (queries - i): [i, j] = scores[i, step * (queries - i) + j]. With distances that
+    fall by one from column to column that is the score of the key at which query i's distance is the right one, queries
+    lying `step` keys apart. What lies beyond a row's last column is another row's: nobody may look there.
+
+    Args:
+        scores: (..., queries, distances), contiguous, with distances >= keys + step.
+
+    Returns:
+        (..., queries, keys).
+    """
+    queries = scores.shape[-2]
+    # taken `step` columns shorter, every row begins that much later than the one before
+    return scores.flatten(-2)[..., step * queries :].unflatten(-1, (queries, -1))[..., :keys]
+
+
+class Sinusoids(nn.Embedding):
+    """A table of `sinusoids` that is not trained; it is in the files like a learnt one."""
+
+    def __init__(self, positions: int, width: int) -> None:
+        super().__init__(positions, width)
+        self.weight.requires_grad_(False)
+
+    def reset_parameters(self) -> None:
+        with torch.no_grad():
+            self.weight.copy_(sinusoids(*self.weight.shape))
 
 
 class RelativeKey(nn.Module):
@@ -10,11 +93,12 @@ class RelativeKey(nn.Module):
     Args:
         reach: largest number of positions; distances lie in (-reach, reach).
         dim: width of a head.
+        scale: of the bias; that of the scores, 1 / sqrt(dim), by default.
     """
 
-    def __init__(self, reach: int, dim: int) -> None:
+    def __init__(self, reach: int, dim: int, scale: float | None = None) -> None:
         super().__init__()
-        self.reach, self.scale = reach, dim**-0.5
+        self.reach, self.scale = reach, dim**-0.5 if scale is None else scale
         self.distances = nn.Embedding(2 * reach - 1, dim)
 
     def between(self, queries: int, keys: int) -> Tensor:
@@ -37,3 +121,17 @@ class RelativeKeyQuery(RelativeKey):
         e = self.between(q.shape[2], k.shape[2])
         bias = torch.einsum("bhqd,qkd->bhqk", q, e) + torch.einsum("bhkd,qkd->bhqk", k, e)
         return bias * self.scale
+
+
+# By config.position_embedding_type; None: a vector a position, added to the token's.
+SCHEMES: dict[str, type[RelativeKey] | None] = {
+    "absolute": None,
+    "relative_key": RelativeKey,
+    "relative_key_query": RelativeKeyQuery,
+}
+
+
+def scheme(name: str, reach: int, dim: int, scale: float | None = None) -> RelativeKey | None:
+    """The scheme of this name for `reach` positions and heads `dim` wide; None if it is in the embeddings."""
+    made = SCHEMES[name]
+    return None if made is None else made(reach, dim, scale)

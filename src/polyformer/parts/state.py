@@ -4,7 +4,7 @@ A forward pass works on a `fork()` of the state it is given and gives that back,
 was; nothing is stored on a module.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +36,12 @@ class KV:
 
     def fork(self) -> "KV":
         return KV(self.keys, self.values)
+
+    def upto(self, length: int) -> "KV":
+        """The first tokens alone."""
+        if self.keys is None or self.values is None:
+            return KV()
+        return KV(self.keys[:, :, :length], self.values[:, :, :length])
 
 
 @dataclass
@@ -85,6 +91,10 @@ class PreallocatedKV:
     def fork(self) -> "PreallocatedKV":
         return PreallocatedKV(self.capacity, self.buffers, self.length)
 
+    def upto(self, length: int) -> "PreallocatedKV":
+        """The first tokens alone; what is appended next takes the place of the others."""
+        return PreallocatedKV(self.capacity, self.buffers, length)
+
 
 @dataclass
 class CrossKV:
@@ -115,6 +125,9 @@ class LayerState:
     def fork(self) -> "LayerState":
         return LayerState(self.own.fork(), self.cross.fork())
 
+    def upto(self, length: int) -> "LayerState":
+        return LayerState(self.own.upto(length), self.cross.fork())
+
     def tensors(self) -> tuple[Tensor, ...]:
         """(keys, values), and the cross-attention's two where there is one."""
         found = (self.own.keys, self.own.values, self.cross.keys, self.cross.values)
@@ -140,9 +153,17 @@ class State:
 
     @classmethod
     def of(cls, past: "Past") -> "State":
-        """A state to continue from, forked; old-style tuples of tensors are understood too."""
+        """A state to continue from, forked; old-style tuples of tensors are understood too.
+
+        Raises:
+            TypeError: a dictionary, as Transformers 4 has it for XLM.
+        """
         if isinstance(past, State):
             return cls([layer.fork() for layer in past.layers])
+        if isinstance(past, Tensor):
+            raise TypeError("past_key_values is a tensor, maybe one meant for another place: give arguments by name.")
+        if isinstance(past, Mapping):
+            raise TypeError("a cache is no dictionary: begin with State.empty(layers) and give the new tokens alone.")
         return cls([LayerState(KV(t[0], t[1]), CrossKV(*t[2:4])) for t in past])
 
     @property
@@ -153,6 +174,10 @@ class State:
     def reorder(self, rows: Tensor) -> "State":
         """The state whose row i is row rows[i] of this one; rows (new rows,) int64."""
         return State([layer.reorder(rows) for layer in self.layers])
+
+    def upto(self, length: int) -> "State":
+        """The state before the tokens that came after the first `length`."""
+        return State([layer.upto(length) for layer in self.layers])
 
     def __len__(self) -> int:
         return len(self.layers)

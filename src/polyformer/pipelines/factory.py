@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TASKS = {
     "feature-extraction": ("feature_extraction", "FeatureExtractionPipeline"),
     "fill-mask": ("fill_mask", "FillMaskPipeline"),
+    "image-text-classification": ("image_text", "ImageTextClassificationPipeline"),
     "multiple-choice": ("multiple_choice", "MultipleChoicePipeline"),
     "question-answering": ("question_answering", "QuestionAnsweringPipeline"),
     "sentence-embedding": ("sentence", "SentenceEncoder"),
@@ -49,7 +50,7 @@ def pipeline(
     Args:
         task: "feature-extraction" (a vector a token), "sentence-embedding" (a vector a text), "sentence-similarity",
             "fill-mask", "text-classification" (or "sentiment-analysis"), "zero-shot-classification",
-            "token-classification" (or "ner"), "question-answering", "multiple-choice".
+            "token-classification" (or "ner"), "question-answering", "multiple-choice", "image-text-classification".
         model: a folder, a repository of the hub, or a loaded model. Without one, the three tasks that compare vectors
             use all-MiniLM-L6-v2 from the extra [demo].
         config: used instead of the checkpoint's.

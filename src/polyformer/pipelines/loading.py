@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from polyformer.core.auto import AutoConfig, AutoTokenizer
+from polyformer.core.auto import AutoConfig
+from polyformer.core.auto_tokenizer import AutoTokenizer
 from polyformer.core.config import Config, read_config
 from polyformer.core.pretrained import PreTrainedModel
 from polyformer.core.registry import task_class
