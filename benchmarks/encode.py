@@ -1,16 +1,20 @@
 """Sentence vectors a second, beside other libraries.
 
-    python benchmarks/encode.py                 everything, about an hour on two cores
+    python benchmarks/encode.py                 everything, hours on two cores
     python benchmarks/encode.py --quick         MiniLM only, fewer texts, a few minutes
     python benchmarks/encode.py --only polyformer,ctranslate2 --models minilm --threads 1
 
-Two models (all-MiniLM-L6-v2, and BERT-base with random weights), two sets of texts (mixed lengths, all of 128 tokens)
+Models: all-MiniLM-L6-v2, and published shapes with random weights. Two sets of texts (mixed lengths, all of 128 tokens)
 and the mixed one once more with tokenising included; one core, and all of them. Each library runs in a process of its
 own, bound to its cores; the processes take turns, so that a slow minute of the machine hits all alike. Medians count.
 Every library's vectors are held against float64 ones. README.md beside this file says how to read the results.
 """
 
 from __future__ import annotations
+
+import sys
+
+sys.path.append(sys.path.pop(0))  # this folder last: it has a tokenize.py, as Python has
 
 import argparse
 import hashlib
@@ -22,6 +26,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,41 +66,57 @@ def minilm() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
-def bert_base() -> Path:
-    """BERT-base with random weights and MiniLM's vocabulary, as a sentence-transformers folder; saved once."""
-    home = CACHE / "bert-base"
+def random_model(name: str) -> Path:
+    """A model of a published shape with random weights and MiniLM's vocabulary, as a sentence-transformers folder."""
+    home = CACHE / name
     if home.exists():
         return home
     import torch
-    from transformers import BertConfig, BertModel
+    from transformers import AutoConfig, AutoModel
 
-    making = CACHE / "bert-base.making"
+    making = CACHE / f"{name}.making"
     shutil.rmtree(making, ignore_errors=True)
     torch.manual_seed(0)
-    # named, because CTranslate2's converter asks for it and transformers 5 no longer has it
-    BertModel(BertConfig(position_embedding_type="absolute")).save_pretrained(making)
-    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json", "modules.json"):
-        shutil.copy(minilm() / name, making)
+    kind, fields = SHAPES[name]
+    AutoModel.from_config(AutoConfig.for_model(kind, **fields)).save_pretrained(making)
+    for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json", "modules.json"):
+        shutil.copy(minilm() / file, making)
     (making / "sentence_bert_config.json").write_text('{"max_seq_length": 256}')
     (making / "1_Pooling").mkdir()
-    pooling = {"word_embedding_dimension": 768, "pooling_mode_mean_tokens": True}
+    pooling = {"word_embedding_dimension": fields.get("hidden_size", 768), "pooling_mode_mean_tokens": True}
     (making / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     os.replace(making, home)
     return home
 
 
-MODELS = {"minilm": minilm, "bert-base": bert_base}
-SIZES = {  # texts of the mixed and the equal set; BERT-base is eight times the work
-    ("minilm", False): (512, 128),
-    ("minilm", True): (256, 64),
-    ("bert-base", False): (128, 32),
-    ("bert-base", True): (64, 16),
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    # position_embedding_type is named because CTranslate2's converter asks for it and transformers 5 no longer has it
+    "bert-base": ("bert", {"position_embedding_type": "absolute"}),
+    "roberta-base": (
+        "roberta",
+        {"vocab_size": 30522, "max_position_embeddings": 514, "position_embedding_type": "absolute"},
+    ),
+    "distilbert-base": ("distilbert", {}),
+    "albert-base": (
+        "albert",
+        {"vocab_size": 30522, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
+    ),
+    "electra-small": (
+        "electra",
+        {"embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+    ),
 }
+
+MODELS = {"minilm": minilm} | {name: partial(random_model, name) for name in SHAPES}
+# Texts of the mixed and the equal set; the wide models are eight times the work.
+SMALL = {False: (512, 128), True: (256, 64)}
+LARGE = {False: (128, 32), True: (64, 16)}
+SIZES = dict.fromkeys(("minilm", "electra-small"), SMALL)
 
 
 def sets(model: str, folder: Path, quick: bool, work: Path) -> list[Set]:
     """The sets of one model, written to files that the workers read."""
-    many, few = SIZES[model, quick]
+    many, few = SIZES.get(model, LARGE)[quick]
     sentences, mixed = texts.mixed(folder, many)
     made = []
     for name, rows, ids in (

@@ -9,6 +9,10 @@ nothing is gained by putting the reading off, it is also taken, like the time, a
 
 from __future__ import annotations
 
+import sys
+
+sys.path.append(sys.path.pop(0))  # this folder last: it has a tokenize.py, as Python has
+
 import argparse
 import json
 import os

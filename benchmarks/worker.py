@@ -7,9 +7,12 @@ Libraries bring thread pools that get in each other's way, so they never share a
 
 from __future__ import annotations
 
+import sys
+
+sys.path.append(sys.path.pop(0))  # this folder last: it has a tokenize.py, as Python has
+
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
