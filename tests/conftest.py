@@ -29,6 +29,7 @@ import torch
 import real
 from oracle import Oracle, why_not
 from oracle.build import unsupported
+from tokenizer_zoo import Tokenizers
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the processes share the cores
@@ -94,3 +95,12 @@ def minilm() -> Path:
         return real.minilm()
     except real.Absent as error:
         absent(error.kind, str(error))
+
+
+@pytest.fixture(scope="session")
+def toks(tmp_path_factory: pytest.TempPathFactory) -> Tokenizers:
+    """A small tokenizer of every family, by name; their files are made once for all processes."""
+    root = tmp_path_factory.getbasetemp()
+    root = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "tokenizers"
+    root.mkdir(exist_ok=True)
+    return Tokenizers(root)

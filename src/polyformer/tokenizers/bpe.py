@@ -7,8 +7,8 @@ until no pair of the list is left. vocab.json gives each piece its id. The famil
 
 import json
 import pathlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from os import PathLike
 from typing import Any, ClassVar
 
@@ -108,18 +108,16 @@ def read_merges(path: str | PathLike[str]) -> list[Merge]:
     head, _, body = text.partition("\n")
     if not head.startswith("#version"):
         head, body = "", text
-    if not _LINES.fullmatch(body):
-        lines = body.split("\n")
-        at = next(i for i, line in enumerate(lines) if not _LINES.fullmatch(line) or not line)
+    if not body:
+        return []
+    lines, pieces = body.split("\n"), body.replace("\n", " ").split(" ")
+    if set(map(str.count, lines, repeat(" "))) != {1} or "" in pieces:
+        at = next(i for i, line in enumerate(lines) if line.count(" ") != 1 or not all(line.split(" ")))
         raise CheckpointError(
             f"{path} has on line {at + 1 + bool(head)} {lines[at][:60]!r}, where two pieces parted by one space "
             "belong: it is no merges.txt, or was damaged on the way."
         )
-    pieces = body.replace("\n", " ").split(" ") if body else []
     return list(zip(pieces[::2], pieces[1::2], strict=True))
-
-
-_LINES = re.compile(r"(?:[^ \n]+ [^ \n]+(?:\n(?!\Z)|\Z))*+")
 
 
 def model(vocab: Mapping[str, int], merges: list[Merge], merges_file: Any, **options: Any) -> models.BPE:

@@ -131,7 +131,7 @@ class Rows(Vocabulary):
     def _filler(self, padding: bool) -> Filler:
         """What to pad with; ValueError if `padding` and there is no padding token."""
         token = self.pad_token
-        found = None if token is None else self._backend.token_to_id(token)
+        found = self._backend.token_to_id(token) if padding and token is not None else None
         if padding and token is None:
             raise ValueError(
                 "padding needs a padding token and this tokenizer has none: name one of its tokens "
