@@ -530,3 +530,21 @@ def test_the_command_runs_a_file(tok: BertTokenizer, tmp_path: Path, capsys: pyt
 def test_wrong_commands_say_so(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *arguments]) in (1, 2)
     assert message in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------------------------------------- real weights
+
+
+@pytest.mark.parametrize("strategy", ["none", "simple", "first", "average", "max"])
+def test_entities_of_real_sentences_are_the_peer_s(real_weights: Any, shared: Path, strategy: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = str(real_weights("rampart-bert-ner"))
+    lines = (shared / "data/ner-wnut17/emerging.test.annotated").read_text(encoding="utf-8").split("\n\n")
+    texts = [" ".join(row.split("\t")[0] for row in block.strip().split("\n")) for block in lines if block.strip()][
+        :200
+    ]
+    ours = pipeline("token-classification", folder, device="cpu")(texts, aggregation_strategy=strategy)
+    peer = transformers.pipeline("token-classification", folder, device="cpu", dtype=torch.float32)
+    for got, want in zip(ours, peer(texts, aggregation_strategy=strategy), strict=True):
+        assert [{**one, "score": 0} for one in got] == [{**one, "score": 0} for one in want]
+        assert [one["score"] for one in got] == pytest.approx([float(one["score"]) for one in want], abs=1e-4)
