@@ -53,9 +53,14 @@ def test_as_transformers_4(family, toks, oracle, text):
     """All columns, of families that transformers 5 lacks or has otherwise."""
     assume(all(unicodedata.category(c) != "Cn" for c in text))  # what is assigned depends on the version of Unicode
     assume(family.name != "ctrl" or not re.search("[\x1c-\x1f]", text))  # white space to Python, a word to Rust
+    assume(family.name != "prophetnet" or not OTHER_SCRIPTS.search(text))
     call = ("__call__", [text], {"return_special_tokens_mask": True})
     (want,) = oracle.tokenize(family.reference, toks.folder(family), [call], family.options)
     assert plain(toks[family](text, return_special_tokens_mask=True)) == want
+
+
+# ProphetNet's text is cleaned by Rust, whose tables lack what Unicode got late, there by Python: 759 characters differ.
+OTHER_SCRIPTS = re.compile("[^\0-\u036f\u0391-\u052f\u3000-\u9fff]")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ PINS = """
 transformers==4.6.1 numpy==1.23.5 tokenizers==0.13.3
 huggingface_hub==0.19.4 protobuf==3.20.3 sentencepiece==0.2.1 sacremoses==0.1.1
 filelock==3.20.0 packaging==25.0 pyyaml==6.0.3 regex==2025.11.3 tqdm==4.67.1 joblib==1.5.2 click==8.3.1
-requests==2.32.5 charset_normalizer==3.4.4 idna==3.11 urllib3==2.5.0 certifi==2025.11.12
+requests==2.32.5 charset_normalizer==3.4.4 idna==3.11 urllib3==2.5.0 certifi==2025.11.12 six==1.17.0
 """.split()
 
 # (file, what is there, what shall be there). Import pins, a write in place on a leaf that torch now refuses, and

@@ -132,14 +132,18 @@ class WordPieceBackend(DictBackend):
         return self._words.template()
 
 
-_LAST_SIGMA = re.compile(r"\S*Σ\S*")
+# BERT's white space; other control characters are taken out before words are lower-cased.
+_WHITE = " \t\n\r\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
+_LAST_SIGMA = re.compile(f"[^{_WHITE}]*Σ[^{_WHITE}]*")
 
 
 def _final(word: re.Match[str]) -> str:
     """The word with every capital sigma that str.lower would make a final one made so."""
-    text = word[0]
+    letters = list(word[0])
+    kept = [i for i, c in enumerate(letters) if unicodedata.category(c)[0] != "C"]
+    text = "".join(letters[i] for i in kept)
     lowered = text.lower()
-    places = (i for i, c in enumerate(text) if c == "Σ" and lowered[len(text[:i].lower())] == "ς")
-    for i in places:
-        text = text[:i] + "ς" + text[i + 1 :]
-    return text
+    for place, i in enumerate(kept):
+        if letters[i] == "Σ" and lowered[len(text[:place].lower())] == "ς":
+            letters[i] = "ς"
+    return "".join(letters)
