@@ -136,13 +136,14 @@ def read_vocab(path: str | PathLike[str]) -> dict[str, int]:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     while not lines[-1].strip():
         lines.pop()
-    vocab: dict[str, int] = {}
-    for number, token in enumerate(lines):
-        if vocab.setdefault(token, number) != number:
-            raise CheckpointError(
-                f"{path} has the token {token!r} on lines {vocab[token] + 1} and {number + 1}, so that one id would be "
-                "lost: give the second a name of its own, such as [unused_x], to keep the other ids as they are."
-            )
+    vocab = dict(zip(lines, range(len(lines)), strict=True))
+    if len(vocab) < len(lines):
+        first: dict[str, int] = {}
+        token, number = next((t, i) for i, t in enumerate(lines) if first.setdefault(t, i) != i)
+        raise CheckpointError(
+            f"{path} has the token {token!r} on lines {first[token] + 1} and {number + 1}, so that one id would be "
+            "lost: give the second a name of its own, such as [unused_x], to keep the other ids as they are."
+        )
     return vocab
 
 

@@ -8,7 +8,6 @@ until no pair of the list is left. vocab.json gives each piece its id. The famil
 import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
 from os import PathLike
 from typing import Any, ClassVar
 
@@ -110,14 +109,17 @@ def read_merges(path: str | PathLike[str]) -> list[Merge]:
         head, body = "", text
     if not body:
         return []
-    lines, pieces = body.split("\n"), body.replace("\n", " ").split(" ")
-    if set(map(str.count, lines, repeat(" "))) != {1} or "" in pieces:
+    # "a b\nc d" -> a, b, \n, c, d: every third piece is the end of a line, and no other holds one or is empty
+    pieces = body.replace("\n", " \n ").split(" ")
+    lefts, rights, ends = pieces[::3], pieces[1::3], pieces[2::3]
+    if {*ends} - {"\n"} or len(pieces) % 3 != 2 or len(ends) != body.count("\n") or "" in pieces:
+        lines = body.split("\n")
         at = next(i for i, line in enumerate(lines) if line.count(" ") != 1 or not all(line.split(" ")))
         raise CheckpointError(
             f"{path} has on line {at + 1 + bool(head)} {lines[at][:60]!r}, where two pieces parted by one space "
             "belong: it is no merges.txt, or was damaged on the way."
         )
-    return list(zip(pieces[::2], pieces[1::2], strict=True))
+    return list(zip(lefts, rights, strict=True))
 
 
 def model(vocab: Mapping[str, int], merges: list[Merge], merges_file: Any, **options: Any) -> models.BPE:

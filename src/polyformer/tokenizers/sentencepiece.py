@@ -139,6 +139,8 @@ def whole(model: SentencePieceModel) -> list[str]:
 
 def scored(model: SentencePieceModel) -> Scored:
     """The pieces and their scores; user-defined pieces get the bonus that lets SentencePiece prefer them."""
+    if Kind.USER_DEFINED not in model.kinds:
+        return list(zip(model.pieces, model.scores, strict=True))
     return [
         (piece, 0.1 * (len(piece.encode()) - 1) if kind == Kind.USER_DEFINED else score)
         for piece, score, kind in zip(model.pieces, model.scores, model.kinds, strict=True)
@@ -253,7 +255,8 @@ def steps_of(tokenizer: Tokenizer) -> list[dict[str, Any]]:
 
 def splitter_of(model: SentencePieceModel, words: bool = False) -> pre_tokenizers.PreTokenizer:
     """What splits the text into words, in one piece where pieces of the model reach from word to word."""
-    crosses = any(SPACE in piece[1:] for piece in model.pieces)
+    pieces = "\0".join(model.pieces)
+    crosses = pieces.count(SPACE) > pieces.startswith(SPACE) + pieces.count(f"\0{SPACE}")
     scheme = ("first" if whole(model) else "always") if model.add_dummy_prefix else "never"
     marks = pre_tokenizers.Metaspace(SPACE, scheme, split=not crosses)
     return pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), marks]) if words else marks

@@ -160,28 +160,30 @@ class _Pieces:
 
         That is 0A and a length below 128; 0A, length and text; 15 and the score; and 18 and the kind, unless normal.
         """
-        starts, at, end = [], 0, len(data)  # where the texts begin
-        while at + 4 < end and data[at] == 0x0A and data[at + 2] == 0x0A:
-            size, rest = data[at + 1], data[at + 1] - data[at + 3] - 2
-            if size > 127 or at + 2 + size > end or (rest != 5 and rest != 7) or data[at + 2 + size - rest] != 0x15:
-                break
-            if rest == 7 and (data[at + size] != 0x18 or data[at + size + 1] not in _KINDS):
-                break
-            starts.append(at + 4)
-            at += 2 + size
-        if not starts:
-            return at
-        raw, begin = np.frombuffer(data, np.uint8), np.array(starts)
-        stop = begin + raw[begin - 1]
-        texts = [data[a:b] for a, b in zip(starts, stop.tolist(), strict=True)]
+        places, at, end = [], 0, len(data)
+        while at + 4 < end and data[at] == 0x0A:  # from length to length; what lies between is looked at below
+            places.append(at)
+            at += 2 + data[at + 1]
+        if not places:
+            return 0
+        raw, begin = np.frombuffer(data, np.uint8), np.array(places)
+        size, length = raw[begin + 1].astype(np.int64), raw[begin + 3]
+        stop, after = begin + 4 + length, begin + 2 + size  # of the text, of the message
+        unnamed = after - stop == 5
+        kinds = np.where(unnamed, Kind.NORMAL, raw[np.minimum(after, end) - 1]).astype(np.uint8)
+        usual = (raw[begin + 2] == 0x0A) & (size < 128) & (after <= end) & (raw[np.minimum(stop, end - 1)] == 0x15)
+        usual &= unnamed | ((after - stop == 7) & (raw[np.minimum(after, end) - 2] == 0x18) & np.isin(kinds, [*_KINDS]))
+        if not usual.all():
+            count = int(usual.argmin())
+            at, begin, stop, kinds = places[count], begin[:count], stop[:count], kinds[:count]
+        texts = [data[a + 4 : b] for a, b in zip(begin.tolist(), stop.tolist(), strict=True)]
         joined = b"\0".join(texts)  # one decoding is faster than many
         if joined.count(0) == len(texts) - 1:
             self.pieces += joined.decode().split("\0")
         else:
             self.pieces += [text.decode() for text in texts]
         self.scores += raw[stop[:, None] + np.arange(1, 5)].tobytes()
-        usual = raw[begin - 3] - raw[begin - 1] == 7
-        self.kinds += np.where(usual, Kind.NORMAL, raw[np.minimum(stop + 6, end - 1)]).astype(np.uint8).tobytes()
+        self.kinds += kinds.tobytes()
         return at
 
     def take(self, message: bytes) -> None:
