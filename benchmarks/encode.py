@@ -139,6 +139,8 @@ def sets(model: str, folder: Path, quick: bool, work: Path) -> list[Set]:
 class Worker:
     """A library's process."""
 
+    script = HERE / "worker.py"
+
     def __init__(self, name: str, folder: Path, cache: Path, threads: int) -> None:
         self.name = name
         count = str(threads)
@@ -150,7 +152,7 @@ class Worker:
             "TRANSFORMERS_VERBOSITY": "error",
             "TOKENIZERS_PARALLELISM": str(threads > 1).lower(),
         }
-        command = [sys.executable, str(HERE / "worker.py"), name, str(folder), str(cache), count]
+        command = [sys.executable, str(self.script), name, str(folder), str(cache), count]
         self.log = cache.parent / f"{name.split()[0]}.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The picture of encode.py's results: a panel for each model and set, a bar for each library and number of threads."""
+"""The picture of encode.py's and seq2seq.py's results: a panel a model and set, a bar for each library and threads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ COLOURS = {OURS: ("#d1495b", "#8f2438")}
 OTHER = ("#8fb8d8", "#3d6f96")  # one thread, more threads
 
 
-def draw(results: list[dict[str, Any]], file: Path) -> None:
-    """Write the picture; longest bar on top."""
+def draw(results: list[dict[str, Any]], file: Path, what: str = "sentence vectors") -> None:
+    """Write the picture; longest bar on top. what: is counted."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -29,7 +29,7 @@ def draw(results: list[dict[str, Any]], file: Path) -> None:
             parts = [part for part in results if part["model"] == model and part["set"] == name]
             panel(axes[row][column], parts)
             axes[row][column].set_title(f"{model}: {name}", fontsize=11)
-    figure.suptitle("sentence vectors a second, float32 on a CPU (longer is better)")
+    figure.suptitle(f"{what} a second, float32 on a CPU (longer is better)")
     figure.savefig(file, dpi=120)
     plt.close(figure)
 

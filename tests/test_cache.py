@@ -10,7 +10,8 @@ from polyformer.parts.state import KV, PreallocatedKV, State
 def steps_through(case):
     """Whether it goes on from a state and has an answer for every token."""
     stateful = {"past_key_values", "cache"} & {*case.arguments}
-    return case.causal and stateful and (case.base or case.per_token) and not (case.choices or "pooling" in case.name)
+    answers = (case.base or case.per_token) and not (case.choices or "pooling" in case.name)
+    return (case.causal or case.writes) and stateful and answers
 
 
 DECODERS = [c for c in zoo.CASES if steps_through(c)]
@@ -19,20 +20,30 @@ LENGTH = 10
 
 def setup(case, *, left=False):
     model = zoo.make(case)
-    rows = zoo.sentences(case, (LENGTH, LENGTH - 4, LENGTH - 2) if left else (LENGTH,) * 3)
+    rows = zoo.sentences(
+        case, (LENGTH, LENGTH - 4, LENGTH - 2) if left else (LENGTH,) * 3, targets=lambda length: length
+    )
     inputs = zoo.without_labels(zoo.batch(rows, side="left"))
     if not left:
-        inputs.pop("attention_mask")
+        inputs.pop(grows(inputs)[1])
     return model, inputs
+
+
+def grows(inputs):
+    """The inputs that have an entry for every new token, and the mask that has one for the earlier ones too."""
+    if "decoder_input_ids" in inputs:
+        return ("decoder_input_ids",), "decoder_attention_mask"
+    return zoo.PER_TOKEN, "attention_mask"
 
 
 def steps(model, inputs, cuts, past=None):
     """Run the cuts one after another; last hidden states (or logits) of all tokens, and what is remembered."""
     shown = []
     for a, b in cuts:
-        part = {n: v[:, a:b] if n in zoo.PER_TOKEN else v for n, v in inputs.items()}
-        if "attention_mask" in inputs:
-            part["attention_mask"] = inputs["attention_mask"][:, :b]
+        new, mask = grows(inputs)
+        part = {n: v[:, a:b] if n in new else v for n, v in inputs.items()}
+        if mask in inputs:
+            part[mask] = inputs[mask][:, :b]
         with torch.no_grad():
             outputs = model(**part, **zoo.remembering(model, past))
         past = outputs.past_key_values
@@ -58,7 +69,7 @@ def test_cache_is_no_cache(case, cuts, left, capacity):
         want = model(**inputs, **zoo.forgetting(model))[0]
     past = None if capacity is None else State.empty(3, capacity)
     got, _ = steps(model, inputs, CUTS[cuts], past)
-    real = inputs.get("attention_mask", torch.ones(3, LENGTH)).bool()
+    real = inputs.get(grows(inputs)[1], torch.ones(3, LENGTH)).bool()
     torch.testing.assert_close(got[real], want[real], rtol=1e-9, atol=1e-9)
 
 
@@ -74,7 +85,7 @@ def test_after_a_beam_reorder(case, capacity):
     past = None if capacity is None else State.empty(3, capacity)
     _, past = steps(model, inputs, [(0, 5), (5, 6)], past)
     got, _ = steps(model, moved, [(6, 7), (7, 10)], past.reorder(rows))
-    real = moved["attention_mask"].bool()[:, 6:]
+    real = moved[grows(inputs)[1]].bool()[:, 6:]
     torch.testing.assert_close(got[real], want[:, 6:][real], rtol=1e-9, atol=1e-9)
 
 
@@ -95,7 +106,8 @@ def test_old_style_tuples(case):
     model, inputs = setup(case)
     _, past = steps(model, inputs, [(0, 6)])
     tuples = tuple(past[i] for i in range(len(past)))
-    assert tuples[0][0].shape == (3, len(model.base_model.blocks()[0].attn.heads), 6, 8)
+    blocks = getattr(model.base_model, "decoder", model.base_model).blocks()
+    assert tuples[0][0].shape == (3, len(blocks[0].attn.heads), 6, 8)
     want, _ = steps(model, inputs, [(6, 10)], past)
     got, _ = steps(model, inputs, [(6, 10)], tuples)
     assert torch.equal(got, want)

@@ -72,7 +72,7 @@ def test_compile(case):
 
 @zoo.each(GRAPHED)
 def test_trace(case):
-    model = zoo.make(case, torchscript=True, **({"use_cache": False} if case.causal else {}))
+    model = zoo.make(case, torchscript=True, **({"use_cache": False} if case.causal or case.encodes else {}))
     made, run = two_batches(case)
     with torch.no_grad():
         traced = torch.jit.trace(model, example_kwarg_inputs=made, check_trace=False)

@@ -714,12 +714,24 @@ def test_impossible_models(make_it, error, message):
         ({"attention_mask": torch.ones(3, 9, 9)}, "of the text alone"),
         ({"input_ids": torch.full((2, 9), 3), "attention_mask": None}, "there are 3 images and 2 texts"),
         ({"inputs_embeds": torch.zeros(3, 9, 24)}, "either input_ids or inputs_embeds"),
-        ({"input_ids": torch.full((3, 35), 3), "attention_mask": None}, "sequence of 41 tokens is too long"),
+        ({"input_ids": torch.full((3, 41), 3), "attention_mask": None}, "sequence of 41 tokens is too long"),
     ],
 )
 def test_inputs_that_do_not_fit(changes, message):
     with pytest.raises(ValueError, match=message):
         make()(**(inputs_of() | changes))
+
+
+def test_the_image_takes_no_positions_from_the_text():
+    """A text may be as long as the text encoder knows positions, whatever the image adds."""
+    model, roomy = make(), make(max_position_embeddings=80)
+    roomy.load_state_dict({k: v for k, v in model.state_dict().items() if "positions" not in k}, strict=False)
+    inputs = inputs_of() | {"input_ids": torch.arange(120).view(3, 40) % WORDS, "attention_mask": None}
+    with torch.no_grad():
+        roomy.text.embed.positions.weight[:40] = model.text.embed.positions.weight
+        want, got = roomy(**inputs).last_hidden_state, model(**inputs).last_hidden_state
+    assert got.shape[1] > 40
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
 
 
 def test_an_image_encoder_that_gives_something_else():

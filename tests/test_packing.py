@@ -20,7 +20,7 @@ def answer(model, inputs, **options):
 
 
 def at_real_tokens(outputs, inputs):
-    return {n: v[zoo.at_real_tokens(v, inputs["attention_mask"])] for n, v in outputs.items()}
+    return {n: v[zoo.at_real_tokens(v, zoo.mask_of(inputs, n))] for n, v in outputs.items()}
 
 
 @zoo.each(zoo.plain(zoo.own()))

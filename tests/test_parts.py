@@ -13,12 +13,20 @@ from polyformer.parts import losses
 from polyformer.parts.attend import attend
 from polyformer.parts.attention import Attention, CrossAttention
 from polyformer.parts.blocks import PostNormBlock, PostNormCrossBlock, PreNormBlock, PreNormCrossBlock
-from polyformer.parts.embeddings import PlacedTokens
+from polyformer.parts.embeddings import PlacedTokens, ScaledEmbeddings, token_table
 from polyformer.parts.feedforward import ACTIVATIONS, ChunkedFeedForward, Dropped, FeedForward
-from polyformer.parts.heads import DenseHead
+from polyformer.parts.heads import DenseHead, OffsetWordHead
 from polyformer.parts.layout import Layout
 from polyformer.parts.pooling import POOLINGS, pooling
-from polyformer.parts.positions import RelativeKey, RelativeKeyQuery, numbered_after_pad, relative_shift, waves
+from polyformer.parts.positions import (
+    OffsetPositions,
+    RelativeKey,
+    RelativeKeyQuery,
+    SplitSinusoids,
+    numbered_after_pad,
+    relative_shift,
+    waves,
+)
 
 F64 = torch.float64
 
@@ -251,6 +259,47 @@ def test_placed_tokens_by_hand():
                 torch.testing.assert_close(got[row, i], want)
 
 
+@pytest.mark.parametrize("vectors", [False, True])
+def test_scaled_embeddings_by_hand(vectors):
+    """norm(token * scale + position two rows on), token by token; vectors in place of ids are not scaled."""
+    table, positions = token_table(9, 6, 0), OffsetPositions(5, 6)
+    embed = ScaledEmbeddings(table, positions, nn.LayerNorm(6), 0.0, 3.0)
+    assert positions.weight.shape == (7, 6)
+    assert (table.weight[0] == 0).all()
+    ids, given = torch.tensor([[4, 1, 8]]), torch.randn(1, 3, 6)
+    got = embed(None if vectors else ids, torch.arange(3)[None], given if vectors else None)
+    for i in range(3):
+        own = given[0, i] if vectors else table.weight[ids[0, i]] * 3.0
+        x = own + positions.weight[i + 2]
+        torch.testing.assert_close(got[0, i], (x - x.mean()) / (x.var(correction=0) + 1e-5).sqrt())
+    with pytest.raises(ValueError, match="pad_token_id 9 is outside of a vocabulary of 9 tokens"):
+        token_table(9, 6, 9)
+
+
+@pytest.mark.parametrize("width", [6, 7])
+def test_split_sinusoids_by_hand(width):
+    """Column i is the sine of rate 10000^(-2 i / width), the cosines come after all sines; read by number."""
+    positions = SplitSinusoids(5, width)
+    for place in range(5):
+        angles = [place / 10000 ** (2 * i / width) for i in range((width + 1) // 2)]
+        row = [*map(math.sin, angles), *map(math.cos, angles)][:width]
+        torch.testing.assert_close(positions(torch.tensor([place]))[0], torch.tensor(row))
+    assert not positions.state_dict()
+
+
+def test_a_word_head_with_an_offset():
+    """Added to the scores, untrained, in the file; cut or filled up with zeros where the vocabulary changes."""
+    head = OffsetWordHead(4, 6)
+    head.offset.copy_(torch.arange(6.0))
+    x = torch.randn(2, 3, 4)
+    torch.testing.assert_close(head(x), x @ head.decoder.weight.T + torch.arange(6.0))
+    assert [name for name, _ in head.named_parameters()] == ["decoder.weight"]
+    assert "offset" in head.state_dict()
+    for words, kept in ((8, [0, 1, 2, 3, 4, 5, 0, 0]), (3, [0, 1, 2])):
+        head.resize(words)
+        assert head.offset.tolist() == [kept]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_explicit_attention_sums_in_single_precision(dtype):
     """Scores that half precision cannot tell apart, or hold."""
@@ -412,6 +461,8 @@ def test_token_losses_by_hand():
     shifted = [(0, 1), (0, 2), (1, 0)]  # t predicts t + 1, where that is a real token with a label
     want = sum(nll(logits[b, t], labels[b, t + 1]) for b, t in shifted) / len(shifted)
     torch.testing.assert_close(losses.next_token_loss(logits, labels, real), want)
+    left = losses.next_token_loss(logits.roll(2, 1)[1:], labels.roll(2, 1)[1:], real.flip(1)[1:])
+    torch.testing.assert_close(left, nll(logits[1, 0], labels[1, 1]))  # a pad does not predict the first token
 
 
 def test_replaced_loss_by_hand():

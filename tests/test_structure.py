@@ -19,11 +19,13 @@ MAY_IMPORT = {  # what a package may import at module level, besides itself
     "models": {"core", "parts"},
     "tokenizers": {"core"},
     "generation": {"core", "parts"},
-    "pipelines": {"core", "parts", "generation", "tokenizers", "models"},
+    "retrieval": {"core"},
+    "pipelines": {"core", "parts", "generation", "retrieval", "tokenizers", "models"},
 }
 RENAMES = {  # models that are another under a new name
     ("xlm_roberta", "roberta"),
     ("camembert", "roberta"),
+    ("mt5", "t5"),
     ("dpr", "bert"),  # a BERT with a projection
 }
 

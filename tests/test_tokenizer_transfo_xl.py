@@ -142,3 +142,93 @@ def test_what_is_no_text_or_no_vocabulary(toks):
         toks[FAMILY]("a \ud800")
     with pytest.raises(TypeError, match="must be a str"):
         toks[FAMILY](["a", None])
+
+
+# ---- building one
+
+
+LINES = "the cat sat\nthe dog the end\n\nA cat\n"
+
+
+@pytest.fixture
+def text(tmp_path):
+    (tmp_path / "text.txt").write_text(LINES)
+    return tmp_path / "text.txt"
+
+
+def built(text, special=("<unk>", "<eos>"), **options):
+    tok = TransfoXLTokenizer(special=special, **options)
+    found = tok.count_file(text)
+    tok.count_sents([["x", "x"], ["the"]])
+    tok.build_vocab()
+    return tok, found
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [  # by frequency, then by who comes first: the 4, cat 2, x 2, sat 1, dog 1, end 1, A 1
+        ({}, "the cat x sat dog end A"),
+        ({"max_size": 2}, "the cat"),
+        ({"min_freq": 2}, "the cat x"),
+        ({"min_freq": 2, "max_size": 2}, "the cat"),
+        ({"lower_case": True, "special": ("<eos>", "<unk>", "dog")}, "the cat x sat end a"),
+    ],
+    ids=str,
+)
+def test_a_vocabulary_is_built_of_what_was_counted(options, words, text, tmp_path):
+    tok, found = built(text, **options)
+    a = "a" if options.get("lower_case") else "A"
+    assert found == [["the", "cat", "sat"], ["the", "dog", "the", "end"], [], [a, "cat"]]
+    want = [*options.get("special", ("<unk>", "<eos>")), *words.split(), "<formula>"]  # added, as it is to any
+    assert tok.convert_ids_to_tokens(list(range(len(tok)))) == want
+    assert tok.unk_token_id == want.index("<unk>") and tok("the zzz")["input_ids"] == [
+        want.index("the"),
+        tok.unk_token_id,
+    ]
+    tok.save_pretrained(tmp_path / "saved")
+    again = TransfoXLTokenizer.from_pretrained(tmp_path / "saved")
+    assert again.get_vocab() == tok.get_vocab()
+    again.count_sents([["new"] * 9])
+    again.build_vocab()  # a file's stays
+    assert again.get_vocab() == tok.get_vocab()
+
+
+def test_characters_may_be_counted_too(text):
+    tok = TransfoXLTokenizer(special=["<unk>"], delimiter="")
+    assert tok.count_file(text, add_eos=True)[3] == [*"A cat", "<eos>"]
+    tok.build_vocab()
+    assert list(tok.get_vocab())[:3] == ["<unk>", "t", " "]
+
+
+def test_a_corpus_as_ids(text):
+    tok, _ = built(text)
+    ids = tok.get_vocab()
+    line = [ids[w] for w in "the dog the end <eos>".split()]
+    rows = tok.encode_file(text)
+    assert rows[1].tolist() == line and rows[2].tolist() == [ids["<eos>"]] and rows[1].dtype == torch.int64
+    assert torch.equal(tok.encode_file(text, ordered=True), torch.cat(rows))
+    assert tok.encode_file(text, add_eos=False)[2].shape == (0,)
+    assert tok.encode_file(text, add_double_eos=True)[1].tolist() == [0, *line[:-1], 0]  # no "<S>" in it
+    assert [row.tolist() for row in tok.encode_sents([["cat"], ["?", "the"]])] == [[ids["cat"]], [0, ids["the"]]]
+
+
+def test_an_added_token_takes_a_place_among_the_words(text):
+    tok, _ = built(text)
+    before = tok.convert_ids_to_tokens(list(range(len(tok))))
+    tok.add_tokens(["new", "newer"])
+    tok.move_added_token("newer", 3)
+    assert tok.convert_ids_to_tokens(list(range(len(tok)))) == [*before[:3], "newer", *before[3:], "new"]
+    assert tok("the newer cat new")["input_ids"] == [2, 3, 4, len(tok) - 1]
+    for token, place in (("the", 3), ("new", 99), ("none", 3)):
+        with pytest.raises(ValueError, match="cannot be moved"):
+            tok.move_added_token(token, place)
+
+
+def test_a_vocabulary_without_the_unknown_token(text):
+    tok = TransfoXLTokenizer(special=["<eos>"])
+    tok.count_file(text)
+    with pytest.raises(ValueError, match="begin special with it"):
+        tok.build_vocab()
+    tok.count_sents([["<unk>"]])  # as WikiText has it
+    tok.build_vocab()
+    assert tok("zzz")["input_ids"] == [tok.unk_token_id]

@@ -7,13 +7,15 @@ draws inputs of different lengths, `batch` puts them side by side with padding w
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from polyformer.parts.heads import OffsetWordHead
+from polyformer.parts.memory import Memory
 from polyformer.parts.state import State
 from zoo_convbert import CONVBERT
 from zoo_decoders import DECODERS
@@ -21,14 +23,19 @@ from zoo_encoders import BERT, ENCODERS
 from zoo_family import POOLINGS, THOROUGH, Case, Family
 from zoo_funnel import FUNNEL
 from zoo_longformer import LONGFORMER
+from zoo_reformer import REFORMERS
+from zoo_seq2seq import SEQ2SEQ
+from zoo_t5 import T5S
+from zoo_transfo_xl import TRANSFO_XL
 from zoo_xlm import XLMS
+from zoo_xlnet import XLNET
 
 __all__ = ["BERT", "POOLINGS", "THOROUGH", "Case", "Family"]
 
 Row = dict[str, Tensor]
 CHOICES = 2
 
-FAMILIES = (*ENCODERS, CONVBERT, LONGFORMER, FUNNEL, *XLMS, *DECODERS)
+FAMILIES = (*ENCODERS, CONVBERT, LONGFORMER, FUNNEL, *XLMS, XLNET, TRANSFO_XL, *REFORMERS, *DECODERS, *SEQ2SEQ, *T5S)
 FAMILY = {family.name: family for family in FAMILIES}
 CASES = tuple(case for family in FAMILIES for case in family.cases())
 
@@ -69,14 +76,24 @@ def make(case: Case, *, dtype: torch.dtype = torch.float64, seed: int = 0, **cha
                 p.normal_(std=1.5 * p.shape[-1] ** -0.5)
             else:
                 p.normal_(mean=1.0 if "norm.weight" in name else 0.0, std=0.2)
+        if isinstance(getattr(model, "lm", None), OffsetWordHead):
+            model.lm.offset.normal_(std=0.2)
     return model.to(dtype).eval()
 
 
 # ---- inputs ----------------------------------------------------------------------------------------------------------
 
 
-def sentences(case: Case, lengths: Iterable[int], seed: int = 1) -> list[Row]:
-    """One row of inputs a length, unpadded: tensors of shape (length,), of labels too. No token is the padding id."""
+def written(length: int) -> int:
+    """Tokens that have been written for a source of so many, where a test does not say."""
+    return 2 + length // 2
+
+
+def sentences(case: Case, lengths: Iterable[int], seed: int = 1, targets: Callable[[int], int] = written) -> list[Row]:
+    """One row of inputs a length, unpadded: tensors of shape (length,), of labels too. No token is the padding id.
+
+    targets: of an encoder-decoder, how many tokens have been written for a source of so many.
+    """
     generator = torch.Generator().manual_seed(seed)
     c = case.configure()
 
@@ -90,6 +107,11 @@ def sentences(case: Case, lengths: Iterable[int], seed: int = 1) -> list[Row]:
     rows = []
     for length in lengths:
         row: Row = {"input_ids": words(length)}
+        if case.writes:
+            row["decoder_input_ids"] = words(targets(length))
+        elif case.encodes:  # one EOS, at the end
+            row["input_ids"][row["input_ids"] == c.eos_token_id] += 1
+            row["input_ids"][-1] = c.eos_token_id
         if "token_type_ids" in case.arguments:
             row["token_type_ids"] = (torch.arange(length) > length // 2).long()
         if "langs" in case.arguments and c.n_langs > 1:
@@ -100,7 +122,7 @@ def sentences(case: Case, lengths: Iterable[int], seed: int = 1) -> list[Row]:
             row = {name: value.repeat(CHOICES, 1) for name, value in row.items()}
             row["input_ids"] = words(CHOICES, length)
         if "labels" in case.arguments:
-            row["labels"] = _labels(case, length, integers, generator)
+            row["labels"] = _labels(case, targets(length) if case.writes else length, integers, generator)
         for name in {"next_sentence_label", "sentence_order_label"} & {*case.arguments}:
             row[name] = integers(2)
         if "mc_token_ids" in case.arguments:
@@ -140,8 +162,12 @@ def _labels(case: Case, length: int, integers: Any, generator: torch.Generator) 
 
 
 # inputs with one entry a token, and what they have at padding
-FILL = {"input_ids": 0, "token_type_ids": 0, "langs": 0, "global_attention_mask": 0, "labels": -100, "p_mask": 1}
+FILL = {
+    "input_ids": 0, "decoder_input_ids": 0, "token_type_ids": 0, "langs": 0, "global_attention_mask": 0,
+    "labels": -100, "p_mask": 1,
+}  # fmt: skip
 PER_TOKEN = tuple(FILL)
+WRITTEN = ("decoder_input_ids", "labels")  # of an encoder-decoder that reads what has been written
 
 
 def batch(
@@ -155,22 +181,28 @@ def batch(
         garbage: instead of zeros, ids under the mask are random below this number.
         mask: whether to give an attention_mask.
     """
-    longest = max(row["input_ids"].shape[-1] for row in rows) + extra
+    longest = {name: max(_text(name, row).shape[-1] for row in rows) + extra for name in rows[0]}
     out: dict[str, list[Tensor]] = {}
     for row in rows:
-        length = row["input_ids"].shape[-1]
         for name, value in row.items():
+            length = _text(name, row).shape[-1]
             if name in PER_TOKEN and value.dim() and value.shape[-1] == length and not _whole(name, row):
-                value = _pad(value, longest, side, FILL[name], garbage if name == "input_ids" else 0)
+                value = _pad(value, longest[name], side, FILL[name], garbage if name.endswith("input_ids") else 0)
             out.setdefault(name, []).append(value)
-        if mask:
-            seen = torch.ones(row["input_ids"].shape, dtype=torch.long)
-            out.setdefault("attention_mask", []).append(_pad(seen, longest, side, 0, 0))
+        for name in ("input_ids", "decoder_input_ids") if mask else ():
+            if name in row:
+                seen = _pad(torch.ones(row[name].shape, dtype=torch.long), longest[name], side, 0, 0)
+                out.setdefault(name.replace("input_ids", "attention_mask"), []).append(seen)
         if side == "left":
             for name in ("start_positions", "end_positions", "cls_index", "mc_token_ids"):
                 if name in row:
-                    out[name][-1] = row[name] + longest - length
+                    out[name][-1] = row[name] + longest[name] - row["input_ids"].shape[-1]
     return {name: torch.stack(values) for name, values in out.items()}
+
+
+def _text(name: str, row: Row) -> Tensor:
+    """The ids of the text to which an input of this name belongs."""
+    return row["decoder_input_ids" if "decoder_input_ids" in row and name in WRITTEN else "input_ids"]
 
 
 def _whole(name: str, row: Row) -> bool:
@@ -202,6 +234,17 @@ def forgetting(model: Any) -> dict[str, Any]:
     return {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
 
 
+def mask_of(inputs: Mapping[str, Tensor], name: str) -> Tensor:
+    """The mask of the text that the output of this name is about: that of the source, or of what has been written."""
+    own = "attention_mask" if name.startswith("encoder_") else "decoder_attention_mask"
+    return inputs[own if own in inputs else "attention_mask"]
+
+
+def known_there(case: Case, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs that the reference takes too."""
+    return {name: value for name, value in inputs.items() if name not in FAMILY[case.family].unasked}
+
+
 def at_real_tokens(value: Tensor, mask: Tensor) -> Tensor:
     """Which numbers of an output are of real tokens, bool and of its shape; all of them if none is a token's.
 
@@ -220,7 +263,7 @@ def pull(outputs: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> dict[str, 
     found = {}
     for name, value in outputs.items():
         if isinstance(value, Tensor):
-            keep = at_real_tokens(value, inputs["attention_mask"])
+            keep = at_real_tokens(value, mask_of(inputs, name))
             weights = torch.arange(value.numel(), dtype=value.dtype).cos()
             found[name] = torch.zeros_like(value).masked_scatter(keep, weights)
     return found
@@ -240,12 +283,13 @@ def outputs_of_row(case: Case, outputs: Any, i: int, length: int, *, side: str, 
     """
     found: dict[str, Tensor] = {}
 
-    def cut(value: Tensor, axis: int, count: int) -> Tensor:  # merged tokens are never padded on the left
-        start = value.shape[axis] - length if side == "left" and count == length else 0
+    def cut(value: Tensor, axis: int, count: int, whole: int) -> Tensor:  # merged tokens are never padded on the left
+        start = value.shape[axis] - whole if side == "left" and count == whole else 0
         return value.narrow(axis, start, count)
 
     def put(name: str, value: Tensor) -> None:
-        counts = FAMILY[case.family].kept(case, name, length)
+        whole = written(length) if case.writes and not name.startswith("encoder_") else length
+        counts = FAMILY[case.family].kept(case, name, whole)
         if name in ("loss", "past_key_values") or value.dim() == 0:
             return
         if case.choices and len(value) != len(outputs["logits"]):  # rows and choices are one axis there
@@ -253,24 +297,43 @@ def outputs_of_row(case: Case, outputs: Any, i: int, length: int, *, side: str, 
         value, token_axis = value[i], int(case.choices)
         if name.endswith("_index") and side == "left":
             value = value - (longest - length)
-        elif name.startswith("attentions"):
-            for axis, count in zip(FAMILY[case.family].attention_tokens, counts, strict=False):
-                value = cut(value, axis, count)
         elif name.startswith(("cross_attentions", "global_attentions")):
-            value = cut(value, -2, length)
-        elif name.startswith(("hidden_states", "last_hidden_state", "start_logits", "end_logits")) or (
-            name in ("logits", "prediction_logits") and case.per_token
+            value = cut(value, -2, whole, whole)
+            value = cut(value, -1, length, length) if case.encodes else value
+        elif "attentions" in name:
+            if not FAMILY[case.family].attention_tokens:  # tokens are in an order of their own
+                return
+            if before := FAMILY[case.family].before(case):
+                found[f"{name}.before"] = cut(value[..., :before], -2, whole, whole)
+                value = value[..., before:]
+            for axis, count in zip(FAMILY[case.family].attention_tokens, counts, strict=False):
+                value = cut(value, axis, count, whole)
+        elif (
+            "hidden_state" in name
+            or name in ("start_logits", "end_logits")
+            or (name in ("logits", "prediction_logits", "prediction_scores") and case.per_token)
         ):
-            value = cut(value, token_axis, counts[0])
+            if FAMILY[case.family].fills_chunks and longest:
+                value = value[:longest]
+            value = cut(value, token_axis, counts[0], whole)
         found[name] = value
 
     for name, value in outputs.items():
         if isinstance(value, Tensor):
             put(name, value)
+        elif isinstance(value, Memory):
+            found |= _remembered(case, value, i)
         elif isinstance(value, tuple):
             for layer, part in enumerate(value):
                 put(f"{name}.{layer}", part)
     return found
+
+
+def _remembered(case: Case, memory: Memory, i: int) -> dict[str, Tensor]:
+    """What is remembered of row i, the states alone."""
+    rows = slice(i * CHOICES, (i + 1) * CHOICES) if case.choices else slice(i, i + 1)
+    real = torch.ones(memory[0].shape[1::-1], dtype=torch.bool) if memory.real is None else memory.real
+    return {f"mems.{layer}": states[rows][real[rows]] for layer, states in enumerate(memory.layers)}
 
 
 def assert_same(got: Mapping[str, Tensor], want: Mapping[str, Tensor], tol: float) -> None:

@@ -25,8 +25,11 @@ PER_TOKEN = (
     "LMHeadModel",
     "DoubleHeadsModel",
     "WithLMHeadModel",
+    "ModelWithLMHead",
     "ForTokenClassification",
     "ForPreTraining",
+    "ForConditionalGeneration",
+    "MTModel",
 )
 
 
@@ -79,6 +82,16 @@ class Case:
         return bool(self.configure().causal)
 
     @property
+    def encodes(self) -> bool:
+        """Whether it is an encoder-decoder."""
+        return "decoder_input_ids" in self.arguments
+
+    @property
+    def writes(self) -> bool:
+        """Whether it is one that reads two texts: a source, and what has been written for it."""
+        return self.encodes and (self.base or self.per_token)
+
+    @property
     def choices(self) -> bool:
         """Whether an input is several texts, (rows, choices, length)."""
         return self.kind in ("ForMultipleChoice", "DoubleHeadsModel")
@@ -110,13 +123,18 @@ class Family:
     poolers: the classes that read a pooled vector; each is tested with every pooling.
     own_pooling: the pooling that these have where the configuration names none, if it is one of them.
     refused: inputs that the reference does not take, or takes wrongly: "embeds", "edges", "head_mask", "pads" without a
-        mask, or "attentions", which it does not give.
+        mask, or "attentions", which it does not give; or "eval gradients", outside of training.
     rename_of: the family whose classes these are under another name.
-    attention_tokens: axes of `attentions` that are tokens.
+    attention_tokens: axes of `attentions` that are tokens, in the text's order.
+    fills_chunks: whether its layers' states are those of whole chunks, longer than the text.
     reference_pads: outputs whose tokens the reference pads to a length of its own.
+    side: where the reference wants padding.
+    unasked: inputs that the reference does not take.
+    before: how many states lie before the first token of a text, and in front of the keys of `attentions`.
     unpadded: whether padding changes the reference's answers, so that it must be asked without.
     attends_only: whether tokens meet in attention alone, so that a mask of edges says all of who sees whom.
     unused: parts of names of weights that the reference has and never reads, or that are constants.
+    unkept: outputs that the reference gives and ours does not.
     keeps_source: whether the reference remembers what it made of an encoder's states.
     padding_row: whether the padding id's vector starts at zero.
     narrower: endings of names of weights that start smaller than others, and by which factor.
@@ -136,11 +154,16 @@ class Family:
     refused: tuple[str, ...] = ()
     rename_of: str | None = None
     attention_tokens: tuple[int, ...] = (-2, -1)
+    fills_chunks: bool = False
     reference_pads: tuple[str, ...] = ()
+    side: str = "right"
+    unasked: tuple[str, ...] = ()
+    before: Callable[[Case], int] = lambda case: 0
     unpadded: bool = False
     attends_only: bool = True
     unused: tuple[str, ...] = ()
     own_classes: tuple[str, ...] = ()
+    unkept: tuple[str, ...] = ()
     keeps_source: bool = True
     padding_row: bool = True
     narrower: Mapping[str, float] = field(default_factory=dict)

@@ -14,9 +14,10 @@ _NAMES = {
     "core.outputs": "ModelOutput",
     "core.pretrained": "PreTrainedModel",
     "core.report": "LoadReport",
+    "core.quantize": "lay_out_for_one quantize",
     "core.auto": "AutoConfig AutoModel AutoModelForPreTraining AutoModelForCausalLM AutoModelForMaskedLM "
     "AutoModelForNextSentencePrediction AutoModelForSequenceClassification AutoModelForMultipleChoice "
-    "AutoModelForTokenClassification AutoModelForQuestionAnswering",
+    "AutoModelForTokenClassification AutoModelForQuestionAnswering AutoModelForSeq2SeqLM",
     "core.auto_tokenizer": "AutoTokenizer",
     "core.errors": "CheckpointError ConfigError",
     "models.bert": "BertConfig BertPreTrained BertModel BertForPreTraining BertLMHeadModel BertForMaskedLM "
@@ -56,10 +57,29 @@ _NAMES = {
     "OpenAIGPTDoubleHeadsModel OpenAIGPTForSequenceClassification",
     "models.gpt2": "GPT2Config GPT2PreTrained GPT2Model GPT2LMHeadModel GPT2DoubleHeadsModel "
     "GPT2ForSequenceClassification GPT2ForTokenClassification",
+    "models.transfo_xl": "TransfoXLConfig TransfoXLPreTrained TransfoXLModel TransfoXLLMHeadModel "
+    "TransfoXLForSequenceClassification",
     "models.ctrl": "CTRLConfig CTRLPreTrained CTRLModel CTRLLMHeadModel CTRLForSequenceClassification",
     "models.funnel": "FunnelConfig FunnelPreTrained FunnelBaseModel FunnelModel FunnelForPreTraining FunnelForMaskedLM "
     "FunnelForSequenceClassification FunnelForMultipleChoice FunnelForTokenClassification FunnelForQuestionAnswering",
+    "models.xlnet": "XLNetConfig XLNetPreTrained XLNetModel XLNetLMHeadModel XLNetForSequenceClassification "
+    "XLNetForMultipleChoice XLNetForTokenClassification XLNetForQuestionAnsweringSimple XLNetForQuestionAnswering",
+    "models.reformer": "ReformerConfig ReformerPreTrained ReformerModel ReformerModelWithLMHead ReformerForMaskedLM "
+    "ReformerForSequenceClassification ReformerForQuestionAnswering",
     "models.mmbt": "MMBTConfig MMBTPreTrained MMBTModel MMBTForClassification",
+    "models.encoder_decoder": "EncoderDecoderConfig EncoderDecoderModel",
+    "models.prophetnet": "ProphetNetConfig ProphetNetPreTrained ProphetNetModel ProphetNetEncoder ProphetNetDecoder "
+    "ProphetNetForConditionalGeneration ProphetNetForCausalLM",
+    "models.xlm_prophetnet": "XLMProphetNetConfig XLMProphetNetPreTrained XLMProphetNetModel XLMProphetNetEncoder "
+    "XLMProphetNetDecoder XLMProphetNetForConditionalGeneration XLMProphetNetForCausalLM",
+    "models.t5": "T5Config T5PreTrained T5Model T5EncoderModel T5ForConditionalGeneration",
+    "models.mt5": "MT5Config MT5PreTrained MT5Model MT5EncoderModel MT5ForConditionalGeneration",
+    "models.bart": "BartConfig BartPreTrained BartModel BartForConditionalGeneration BartForSequenceClassification "
+    "BartForQuestionAnswering BartForCausalLM",
+    "models.mbart": "MBartConfig MBartPreTrained MBartModel MBartForConditionalGeneration "
+    "MBartForSequenceClassification MBartForQuestionAnswering MBartForCausalLM",
+    "models.pegasus": "PegasusConfig PegasusPreTrained PegasusModel PegasusForConditionalGeneration PegasusForCausalLM",
+    "models.marian": "MarianConfig MarianPreTrained MarianModel MarianMTModel MarianForCausalLM",
     "parts.resnet": "ResNet ImageEncoder",
     "tokenizers.base": "PreTrainedTokenizer BatchEncoding",
     "tokenizers.bert": "BertTokenizer",
@@ -88,9 +108,10 @@ _NAMES = {
     "tokenizers.t5": "T5Tokenizer MT5Tokenizer",
     "tokenizers.pegasus": "PegasusTokenizer",
     "tokenizers.reformer": "ReformerTokenizer",
-    "generation": "GenerationConfig",
+    "generation": "GenerationConfig LogitsProcessor StoppingCriteria Constraint PhrasalConstraint "
+    "DisjunctiveConstraint TextStreamer TextIteratorStreamer TrieGuide RegexGuide GrammarGuide",
     "parts.pooling": "AveragePooler",
-    "pipelines": "pipeline Pipeline SentenceEncoder",
+    "pipelines": "pipeline Pipeline SentenceEncoder Conversation",
 }
 _ALIASES = {  # another name for the same class
     "PreTrainedTokenizerFast": "PreTrainedTokenizer",
@@ -126,6 +147,11 @@ _ALIASES = {  # another name for the same class
     "PegasusTokenizerFast": "PegasusTokenizer",
     "ReformerTokenizerFast": "ReformerTokenizer",
     "BertPreTrainedModel": "BertPreTrained",
+    "BartPretrainedModel": "BartPreTrained",
+    "BartPreTrainedModel": "BartPreTrained",
+    "MBartPreTrainedModel": "MBartPreTrained",
+    "PegasusPreTrainedModel": "PegasusPreTrained",
+    "MarianPreTrainedModel": "MarianPreTrained",
     "FunnelPreTrainedModel": "FunnelPreTrained",
     "RobertaPreTrainedModel": "RobertaPreTrained",
     "LongformerPreTrainedModel": "LongformerPreTrained",
@@ -136,9 +162,13 @@ _ALIASES = {  # another name for the same class
     "AlbertPreTrainedModel": "AlbertPreTrained",
     "OpenAIGPTPreTrainedModel": "OpenAIGPTPreTrained",
     "GPT2PreTrainedModel": "GPT2PreTrained",
+    "T5PreTrainedModel": "T5PreTrained",
+    "TransfoXLPreTrainedModel": "TransfoXLPreTrained",
     "CTRLPreTrainedModel": "CTRLPreTrained",
+    "ReformerPreTrainedModel": "ReformerPreTrained",
     "ConvBertPreTrainedModel": "ConvBertPreTrained",
     "XLMPreTrainedModel": "XLMPreTrained",
+    "XLNetPreTrainedModel": "XLNetPreTrained",
     "FlaubertPreTrainedModel": "FlaubertPreTrained",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -278,15 +278,22 @@ def unrounded(softmax: Any) -> Any:
 
 
 def unnarrowed(forward: Any) -> Any:
-    """A forward inside of which `float()` leaves float64 alone: XLM and Funnel have their softmax in float32."""
-    narrow = torch.Tensor.float
+    """A forward inside of which `float()` and `to(torch.float32)` leave float64 alone.
+
+    XLM, Funnel, Transformer-XL and T5 have their softmax in float32, T5 its norms too.
+    """
+    narrow, to = torch.Tensor.float, torch.Tensor.to
+
+    def kept(x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        return x if x.dtype == torch.float64 and arguments == (torch.float32,) else to(x, *arguments, **options)
 
     def in_own_type(*arguments: Any, **options: Any) -> Any:
         torch.Tensor.float = lambda x: x if x.dtype == torch.float64 else narrow(x)
+        torch.Tensor.to = kept
         try:
             return forward(*arguments, **options)
         finally:
-            torch.Tensor.float = narrow
+            torch.Tensor.float, torch.Tensor.to = narrow, to
 
     return in_own_type
 
@@ -301,8 +308,11 @@ def main() -> None:
     ctrl = transformers.models.ctrl.modeling_ctrl
     ctrl.positional_encoding = rounded_last(ctrl.positional_encoding)
     xlm, funnel = transformers.models.xlm.modeling_xlm, transformers.models.funnel.modeling_funnel
-    for attention in (xlm.MultiHeadAttention, funnel.FunnelRelMultiheadAttention):  # the first is FlauBERT's too
-        attention.forward = unnarrowed(attention.forward)
+    t5 = transformers.models.t5.modeling_t5
+    xl = transformers.models.transfo_xl.modeling_transfo_xl.RelPartialLearnableMultiHeadAttn
+    narrowing = (xlm.MultiHeadAttention, funnel.FunnelRelMultiheadAttention, xl, t5.T5Attention, t5.T5LayerNorm)
+    for part in narrowing:  # the first is FlauBERT's too
+        part.forward = unnarrowed(part.forward)
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever prints, prints to stderr: the pipe is for answers

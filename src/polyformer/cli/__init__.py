@@ -14,15 +14,18 @@ from contextlib import suppress
 from typing import NoReturn
 
 from polyformer import __version__
-from polyformer.cli import demo, embed, explain, fill, info, run, search
+from polyformer.cli import ask, demo, embed, explain, fill, generate, index, info, run, search
 from polyformer.cli.common import Failure, Usage, say, speaking
 
 EXAMPLES = """\
 examples:
   polyformer demo                                       see it work on the Python documentation you have
   polyformer search "how are errors handled?" docs/     search your own files by meaning
+  polyformer index build docs/ -o my-index              an index of many documents, on disk
+  polyformer ask my-index "who pays?" --model M         an answer from them, and where it stands
   polyformer embed sentences.txt -o vectors.npy         a vector a line
   polyformer fill "Paris is the [MASK] of France." --model bert-base-uncased
+  polyformer generate "Once upon a time" --model gpt2 --stream
   polyformer run ner "Ada lives in Paris." --model M    a task of many: labels, entities, answers, choices
   polyformer explain bert-base-uncased "Hello!"         how a text is cut into tokens
   polyformer info bert-base-uncased                     what is in a checkpoint
@@ -47,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--version", action="version", version=f"polyformer {__version__}")
     commands = made.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    for module in (embed, search, fill, explain, run, info, demo):
+    for module in (embed, search, index, ask, fill, generate, explain, run, info, demo):
         module.add(commands)
     return made
 

@@ -8,14 +8,13 @@ from pathlib import Path
 
 from polyformer.cli.common import Failure
 from polyformer.cli.texts import json_text
+from polyformer.retrieval.readers import files_inside
+from polyformer.retrieval.split import WORD
 
 # Read in folders; a file that is named by itself is read whatever it is called.
 ENDINGS = {".txt", ".text", ".md", ".markdown", ".rst", ".py", ".jsonl", ".ndjson"}
 CODE, LINES = {".py"}, {".jsonl", ".ndjson"}
-SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages"}
 
-# A word, or a character of a script that writes none apart.
-WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 HEADING = re.compile(r"#{1,6} ")
 
@@ -66,19 +65,10 @@ def _files(names: Iterable[str]) -> Iterator[Path]:
         path = Path(name)
         if not path.exists():
             raise Failure(f"there is no file or folder {name}.")
-        for found in _inside(path) if path.is_dir() else [path]:
+        for found in files_inside(path, ENDINGS) if path.is_dir() else [path]:
             if (key := os.path.realpath(found)) not in seen:
                 seen.add(key)
                 yield found
-
-
-def _inside(folder: Path) -> Iterator[Path]:
-    """The text files of a folder and those below it, hidden ones left out, in the order of their names."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in SKIPPED_FOLDERS)
-        for name in sorted(names):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in ENDINGS:
-                yield Path(place, name)
 
 
 def _read(path: Path) -> str | None:

@@ -18,6 +18,8 @@ EXAMPLES = """\
   polyformer run question-answering "Ada wrote the first program." --question "Who?" --model ./my-squad
   polyformer run zero-shot-classification "Rates rose again." --model ./my-mnli --labels economy,sports,art
   polyformer run question-answering --model ./my-squad --input questions.jsonl --output answers.jsonl
+  polyformer run summarization --model ./my-bart --input articles.jsonl --set num_beams=4 --set on_long=window
+  polyformer run translation_en_to_de "The house is small." --model ./my-t5
 """
 MORE = """\
 Tasks: {tasks}.
@@ -35,6 +37,8 @@ WHOLE = (
     "sentence-similarity",
     "text-classification",
 )
+# What answers call the text that was written.
+WRITTEN = ("generated_text", "summary_text", "translation_text")
 
 
 def add(commands: Any) -> None:
@@ -48,6 +52,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--output", "-o", metavar="FILE", help="write JSON Lines here; it appears when all is done")
     parser.add_argument("--question", metavar="Q", help="question-answering: what to ask of each TEXT")
     parser.add_argument("--labels", metavar="A,B", help="zero-shot-classification: the labels to choose from")
+    parser.add_argument("--index", metavar="DIR", help="open-qa: where answers are found (polyformer index build)")
     parser.add_argument("--choices", metavar="C", nargs="+", help="multiple-choice: what to choose from for each TEXT")
     parser.add_argument(
         "--set",
@@ -64,14 +69,14 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     if bool(args.texts) == bool(args.input):
         raise Usage("give texts, or --input FILE with one a line, and not both.")
-    from polyformer.pipelines.factory import ALIASES, TASKS, pipeline
+    from polyformer.pipelines.factory import ALIASES, TASKS, pipeline, resolve
 
-    task = ALIASES.get(args.task, args.task)
+    task, _ = resolve(args.task)
     if task not in TASKS:
         raise Usage(f"there is no task {args.task!r}; there are {', '.join([*TASKS, *ALIASES])}.")
     options = _options(task, args)
     clock = Clock()
-    pipe = pipeline(task, args.model, device=args.device)
+    pipe = pipeline(args.task, args.model, device=args.device, index=args.index)
     count = 0
     with Items(args.input) if args.input else nullcontext(args.texts) as items:
         results = zip_answers(pipe, task, items, args, options)
@@ -121,6 +126,8 @@ def adapted(task: str, item: Any, args: argparse.Namespace) -> Any:
         return {"question": args.question, "context": text}
     if task == "multiple-choice" and args.choices:
         return {"text": text, "choices": args.choices}
+    if task == "open-qa" and isinstance(item, dict):
+        return item.get("question", text)
     if task in WHOLE:
         return item
     return text if text is not None else item
@@ -152,10 +159,10 @@ def show(given: Any, answer: Any) -> None:
         score = f"{one['score']:7.2%}  " if "score" in one else ""
         rest = [
             f"{one[name]}"
-            for name in ("label", "entity_group", "entity", "answer", "choice", "token_str")
+            for name in ("label", "entity_group", "entity", "answer", "choice", "token_str", *WRITTEN)
             if name in one
         ]
-        place = f"  [{one['start']}:{one['end']}]" if "start" in one else ""
+        place = f"  {one.get('document', '')}[{one['start']}:{one['end']}]" if "start" in one else ""
         word = f"  {text[one['start'] : one['end']]}" if "word" in one and isinstance(given, str) else ""
         print(f"  {score}{' '.join(rest) or '(no answer)'}{word}{place}")
     if not found:
@@ -172,7 +179,12 @@ def _options(task: str, args: argparse.Namespace) -> dict[str, Any]:
     module, name = TASKS[task]
     made = getattr(import_module(f"polyformer.pipelines.{module}"), name)
     call = made.stream if task == "sentence-embedding" else made.__call__
-    taken = [p.name for p in inspect.signature(call).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    arguments = inspect.signature(call).parameters.values()
+    taken = [p.name for p in arguments if p.kind is p.KEYWORD_ONLY]
+    if any(p.kind is p.VAR_KEYWORD for p in arguments):  # of a task that writes
+        from polyformer.generation.config import option_names
+
+        taken += sorted(option_names())
     options: dict[str, Any] = {}
     for pair in args.set:
         key, sign, value = pair.partition("=")

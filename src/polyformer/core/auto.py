@@ -71,6 +71,12 @@ class AutoModelForCausalLM(_AutoModel):
     task = "causal-lm"
 
 
+class AutoModelForSeq2SeqLM(_AutoModel):
+    """Writes a text that belongs to a source."""
+
+    task = "seq2seq-lm"
+
+
 class AutoModelForMaskedLM(_AutoModel):
     """Fills in masked words."""
 

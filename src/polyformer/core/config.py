@@ -35,6 +35,7 @@ PASSENGERS = frozenset(
     remove_invalid_values exponential_decay_length_penalty suppress_tokens begin_suppress_tokens bos_token_id
     eos_token_id sep_token_id decoder_start_token_id decoder eos_token_ids pad_token_ids xla_device num_hidden_groups
     directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type
+    classif_dropout
     """.split()
 )
 

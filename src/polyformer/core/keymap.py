@@ -42,12 +42,22 @@ class Fuse:
 
 @dataclass(frozen=True)
 class Heads:
-    """(width, heads, dim) parameters, as XLNet and Funnel have them, against one fused linear weight."""
+    """(width, heads, dim) parameters, as XLNet has them, against one fused linear weight, heads `dim` wide."""
 
-    heads: int
+    dim: int
 
     def __call__(self, ours: Tensor, count: int) -> list[Tensor]:
-        return [part.T.unflatten(1, (self.heads, -1)) for part in ours.chunk(count)]
+        return [part.T.unflatten(1, (-1, self.dim)) for part in ours.chunk(count)]
+
+
+@dataclass(frozen=True)
+class FromHeads:
+    """(width, heads, dim) against the weight of a linear map from all heads to the width."""
+
+    dim: int
+
+    def __call__(self, ours: Tensor, count: int) -> list[Tensor]:
+        return [ours.unflatten(1, (-1, self.dim))]
 
 
 _HOLES = {
@@ -116,8 +126,9 @@ class KeyMap:
         heads: of the task classes, names in full.
         drop: names that may be in a file and are not read.
         fresh: beginnings or middles of our names that need not be in a file of the base model (its pooler, say).
+        optional: endings of our names that a file may lack, since they have a start of their own that is no guess.
         legacy: endings of names in old files and what they are called now.
-        prefix: what the base model is called inside a task class, in files and in modules;
+        prefix: what the base model is called inside a task class, in files and in modules; in files it may be nothing;
         module: in modules, where that is another name.
     """
 
@@ -128,6 +139,7 @@ class KeyMap:
         heads: Iterable[Entry] = (),
         drop: Iterable[str] = (),
         fresh: Iterable[str] = (),
+        optional: Iterable[str] = (),
         legacy: Iterable[tuple[str, str]] = (),
         prefix: str,
         module: str | None = None,
@@ -135,7 +147,8 @@ class KeyMap:
         self.base = [_Row(*row) for row in rows]
         self.heads = [_Row(*row) for row in heads]
         self.drop = [_pattern(name) for name in drop]
-        self.fresh, self.legacy, self.prefix = tuple(fresh), tuple(legacy), prefix
+        self.fresh, self.optional = tuple(fresh), tuple(optional)
+        self.legacy, self.prefix = tuple(legacy), prefix
         self.module = module or prefix
 
     def plan(self, names: Iterable[str], *, base: bool, own: Iterable[str] = ()) -> Plan:
@@ -149,14 +162,19 @@ class KeyMap:
         dropped = [left.pop(name) for name in list(left) if self._dropped(name)]
         matches: dict[str, Match] = {}
         incomplete: dict[str, Match] = {}
-        inside, ours_inside = f"{self.prefix}.", "" if base else f"{self.module}."
+        partly: list[tuple[str, tuple[str, ...], Operation]] = []
+        inside, ours_inside = self.prefix and f"{self.prefix}.", "" if base else f"{self.module}."
         for rows, theirs_prefixes, ours_prefix in ((self.base, (inside, ""), ours_inside), (self.heads, ("",), "")):
             for row in rows:
                 for prefix in theirs_prefixes:
-                    for match in self._claim(row, left, prefix, ours_prefix):
-                        full = all(name in left for name in match[1])
-                        files = tuple(left.pop(name, name) for name in match[1])
-                        (matches if full else incomplete)[match[0]] = Match(match[0], files, row.operation)
+                    for ours, theirs in self._claim(row, left, prefix, ours_prefix):
+                        if all(name in left for name in theirs):
+                            matches[ours] = Match(ours, tuple(left.pop(name) for name in theirs), row.operation)
+                        else:
+                            partly.append((ours, theirs, row.operation))
+        for ours, theirs, operation in partly:  # after the rows that have all of their tensors
+            if any(name in left for name in theirs):
+                incomplete[ours] = Match(ours, tuple(left.pop(name, name) for name in theirs), operation)
         for name in () if base else sorted(left.keys() & set(own)):
             matches[name] = Match(name, (left.pop(name),), same)
         return Plan(names, matches, incomplete, dropped, list(left.values()))
@@ -169,7 +187,7 @@ class KeyMap:
         matches, unknown = {}, []
         for name in ours:
             inside = base or name.startswith(f"{self.module}.")
-            lead = (f"{self.prefix}.", f"{self.module}.") if inside and not base else ("", "")
+            lead = (self.prefix and f"{self.prefix}.", f"{self.module}.") if inside and not base else ("", "")
             match = self._written(name, lead, self.base if inside else self.heads)
             if match is None and inside:
                 unknown.append(name)

@@ -206,6 +206,7 @@ def _through_ties(model: nn.Module, matches: Mapping[str, Match], owners: Owners
 
 def _check_missing(model: "PreTrainedModel", names: list[str], owners: Owners, report: LoadReport) -> None:
     """Note new parameters of the head by the file's names; without one of the base model's there is no going on."""
+    names = [name for name in names if not name.endswith(model.keys.optional)]
     theirs, _ = model.keys.names(owners, base=model.is_base)
 
     def file_names(ours: Iterable[str]) -> list[str]:

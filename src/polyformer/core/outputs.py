@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyformer.parts.buckets import BucketState
+from polyformer.parts.memory import Memory
 from polyformer.parts.state import State
 
 Tensors = tuple[Tensor, ...]
@@ -55,7 +57,7 @@ class ModelOutput(OrderedDict[str, Any]):
     def to_tuple(self) -> tuple[Any, ...]:
         """All fields that are not None, in order; a traced graph gets a state as plain tuples."""
         if torch.jit.is_tracing():
-            return tuple(tuple(v) if isinstance(v, State) else v for v in self.values())
+            return tuple(tuple(v) if isinstance(v, State | Memory | BucketState) else v for v in self.values())
         return tuple(self.values())
 
 
@@ -70,6 +72,8 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
     last_hidden_state: (rows, length, width); zeros at padding where the layers ran on real tokens only.
     pooler_output: (rows, width), or as wide as the pooling makes it.
     past_key_values: what a decoder remembers, for its next call.
+    mems: what a model with long memory remembers, (tokens, rows, width) a layer.
+    past_buckets_states: what Reformer remembers, a pair a layer.
     hidden_states: of the embeddings and every layer, each (rows, length, width).
     attentions, cross_attentions: of every layer, each (rows, heads, queries, keys).
     global_attentions: of Longformer's layers, each (rows, heads, keys, global tokens).
@@ -78,6 +82,8 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
     last_hidden_state: Tensor
     pooler_output: Tensor | None = None
     past_key_values: State | None = None
+    mems: Memory | None = None
+    past_buckets_states: BucketState | None = None
     hidden_states: Tensors | None = None
     attentions: Tensors | None = None
     cross_attentions: Tensors | None = None
@@ -86,10 +92,11 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
 
 @dataclass
 class HeadOutput(ModelOutput):
-    """What a head with one set of scores gives: loss (), logits, and what the layers showed."""
+    """What a head with one set of scores gives: loss (), logits, what is remembered, and what the layers showed."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
+    mems: Memory | None = None
     hidden_states: Tensors | None = None
     attentions: Tensors | None = None
     global_attentions: Tensors | None = None
@@ -170,6 +177,32 @@ class DoubleHeadsModelOutput(ModelOutput):
 
 
 @dataclass
+class AdaptiveLMOutput(ModelOutput):
+    """What a language model with an adaptive softmax gives.
+
+    losses: (rows, length - 1) of given labels, each word's minus log-probability; as Transformers 4 has them, cluster
+        by cluster, and in the end zeros for the words that do not count.
+    prediction_scores: (rows, length, words) log-probabilities; () beside losses.
+    """
+
+    losses: Tensor | None = None
+    prediction_scores: Tensor | tuple[()] | None = None
+    mems: Memory | None = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+
+    @property
+    def logits(self) -> Tensor | tuple[()] | None:
+        """The scores, under their usual name."""
+        return self.prediction_scores
+
+    @property
+    def loss(self) -> Tensor | None:
+        """Mean of the losses of the words that count, (); a word that is certain, of loss 0, is taken for none."""
+        return None if self.losses is None else self.losses.sum() / (self.losses != 0).sum().clamp(min=1)
+
+
+@dataclass
 class DPREncoderOutput(ModelOutput):
     """pooler_output (rows, width): the vector of each text."""
 
@@ -196,6 +229,7 @@ class QuestionAnsweringModelOutput(ModelOutput):
     loss: Tensor | None = None
     start_logits: Tensor | None = None
     end_logits: Tensor | None = None
+    mems: Memory | None = None
     hidden_states: Tensors | None = None
     attentions: Tensors | None = None
     global_attentions: Tensors | None = None
@@ -216,5 +250,61 @@ class SpanBeamsOutput(ModelOutput):
     end_top_log_probs: Tensor | None = None
     end_top_index: Tensor | None = None
     cls_logits: Tensor | None = None
+    mems: Memory | None = None
     hidden_states: Tensors | None = None
     attentions: Tensors | None = None
+
+
+@dataclass
+class Seq2SeqModelOutput(ModelOutput):
+    """What an encoder-decoder without a head gives.
+
+    last_hidden_state: (rows, decoder length, width), the decoder's; encoder_last_hidden_state: (rows, length, width).
+    past_key_values: what the decoder remembers, the projected encoder states too.
+    cross_attentions: of every decoder layer, each (rows, heads, decoder length, length).
+    """
+
+    last_hidden_state: Tensor
+    past_key_values: State | None = None
+    decoder_hidden_states: Tensors | None = None
+    decoder_attentions: Tensors | None = None
+    cross_attentions: Tensors | None = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: Tensors | None = None
+    encoder_attentions: Tensors | None = None
+
+
+@dataclass
+class Seq2SeqLMOutput(ModelOutput):
+    """loss (), logits (rows, decoder length, words), and what the model without a head gives."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: State | None = None
+    decoder_hidden_states: Tensors | None = None
+    decoder_attentions: Tensors | None = None
+    cross_attentions: Tensors | None = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: Tensors | None = None
+    encoder_attentions: Tensors | None = None
+
+
+@dataclass
+class Seq2SeqSequenceClassifierOutput(Seq2SeqLMOutput):
+    """loss (), logits (rows, labels), and what the model without a head gives."""
+
+
+@dataclass
+class Seq2SeqQuestionAnsweringModelOutput(ModelOutput):
+    """loss (), start_logits and end_logits (rows, decoder length), at the type's lowest value at padding."""
+
+    loss: Tensor | None = None
+    start_logits: Tensor | None = None
+    end_logits: Tensor | None = None
+    past_key_values: State | None = None
+    decoder_hidden_states: Tensors | None = None
+    decoder_attentions: Tensors | None = None
+    cross_attentions: Tensors | None = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: Tensors | None = None
+    encoder_attentions: Tensors | None = None

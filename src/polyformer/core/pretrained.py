@@ -20,6 +20,7 @@ from polyformer.core.hub import find_weights
 from polyformer.core.keymap import KeyMap
 from polyformer.core.loading import Hollow, InMemory, fill, ties, wanted_dtype
 from polyformer.core.report import LoadReport, some
+from polyformer.parts.heads import OffsetWordHead
 from polyformer.parts.positions import Sinusoids
 from polyformer.parts.state import Past, State
 
@@ -104,18 +105,21 @@ class PreTrainedModel(nn.Module):
             return table
         if new_num_tokens < 1:
             raise ValueError(f"a vocabulary of {new_num_tokens} tokens is none: give at least 1.")
-        pad = table.padding_idx if table.padding_idx is None or table.padding_idx < new_num_tokens else None
-        fresh = nn.Embedding(
-            new_num_tokens, table.embedding_dim, pad, device=table.weight.device, dtype=table.weight.dtype
-        )
-        self._init_weights(fresh)
-        _copy_rows(table.weight, fresh.weight)
+        fresh = self._resized(table, new_num_tokens)
         self.set_input_embeddings(fresh)
         out = self.get_output_embeddings()
         if out is not None:
             self._resize_output(out, new_num_tokens)
             self.tie_weights()
         self.config.vocab_size = new_num_tokens
+        return fresh
+
+    def _resized(self, table: nn.Embedding, rows: int) -> nn.Embedding:
+        """A copy of a table with so many rows, new ones from the seed."""
+        pad = table.padding_idx if table.padding_idx is None or table.padding_idx < rows else None
+        fresh = nn.Embedding(rows, table.embedding_dim, pad, device=table.weight.device, dtype=table.weight.dtype)
+        self._init_weights(fresh)
+        _copy_rows(table.weight, fresh.weight)
         return fresh
 
     def _resize_output(self, out: nn.Linear, rows: int) -> None:
@@ -131,10 +135,11 @@ class PreTrainedModel(nn.Module):
         """Remove attention heads for good: {layer: heads}, numbered as in the unpruned model; kept in the config."""
         if not self.is_base:
             return self.base_model.prune_heads(heads_to_prune)
-        blocks, last = self.blocks(), self.heads - 1
+        blocks = self.blocks()
         for number, heads in heads_to_prune.items():
             if not 0 <= number < len(blocks):
                 raise ValueError(f"cannot prune layer {number}: there are layers 0 to {len(blocks) - 1}.")
+            last = self.heads_in(number) - 1
             if wrong := [h for h in heads if not 0 <= h <= last]:
                 raise ValueError(f"cannot prune heads {wrong} of layer {number}: it has heads 0 to {last}.")
             blocks[number].attn.prune(heads)
@@ -145,6 +150,10 @@ class PreTrainedModel(nn.Module):
     def heads(self) -> int:
         """How many a layer has before any is pruned."""
         return self.config.num_attention_heads
+
+    def heads_in(self, number: int) -> int:
+        """How many the block of this number has."""
+        return self.heads
 
     def blocks(self) -> Sequence[Any]:
         """The blocks whose self-attentions, `attn`, are pruned, in order."""
@@ -174,7 +183,7 @@ class PreTrainedModel(nn.Module):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise one module's own parameters as the architecture's authors did; as BERT's unless it says how."""
-        if isinstance(module, nn.LayerNorm | Sinusoids):
+        if isinstance(module, nn.LayerNorm | Sinusoids | OffsetWordHead):
             module.reset_parameters()
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=self.config.initializer_range)

@@ -18,6 +18,7 @@ TASKS = {
     "token-classification": "ForTokenClassification",
     "question-answering": "ForQuestionAnswering",
     "image-text-classification": "ForClassification",
+    "seq2seq-lm": "ForConditionalGeneration",
 }
 
 
@@ -50,6 +51,11 @@ def _in_place(name: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _fills(name: str) -> tuple[tuple[str, str], ...]:
+    """BART's kin, pretrained by writing a damaged source anew, its gaps filled."""
+    return tuple((task, f"{name}ForConditionalGeneration") for task in ("pretraining", "masked-lm"))
+
+
 ARCHITECTURES = {
     "bert": Architecture("bert", "Bert", (("causal-lm", "BertLMHeadModel"),)),
     "roberta": Architecture("roberta", "Roberta", (("pretraining", "RobertaForMaskedLM"),)),
@@ -69,7 +75,33 @@ ARCHITECTURES = {
     ),
     "gpt2": Architecture("gpt2", "GPT2", (("pretraining", "GPT2LMHeadModel"), ("causal-lm", "GPT2LMHeadModel"))),
     "ctrl": Architecture("ctrl", "CTRL", (("pretraining", "CTRLLMHeadModel"), ("causal-lm", "CTRLLMHeadModel"))),
+    "xlnet": Architecture(
+        "xlnet",
+        "XLNet",
+        (
+            ("pretraining", "XLNetLMHeadModel"),
+            ("causal-lm", "XLNetLMHeadModel"),
+            ("question-answering", "XLNetForQuestionAnsweringSimple"),
+        ),
+    ),
+    "transfo-xl": Architecture(
+        "transfo_xl", "TransfoXL", (("pretraining", "TransfoXLLMHeadModel"), ("causal-lm", "TransfoXLLMHeadModel"))
+    ),
+    "reformer": Architecture(
+        "reformer",
+        "Reformer",
+        (("pretraining", "ReformerModelWithLMHead"), ("causal-lm", "ReformerModelWithLMHead")),
+    ),
     "mmbt": Architecture("mmbt", "MMBT"),
+    "encoder-decoder": Architecture("encoder_decoder", "EncoderDecoder", (("seq2seq-lm", "EncoderDecoderModel"),)),
+    "bart": Architecture("bart", "Bart", _fills("Bart")),
+    "mbart": Architecture("mbart", "MBart", _fills("MBart")),
+    "pegasus": Architecture("pegasus", "Pegasus", (("pretraining", "PegasusForConditionalGeneration"),)),
+    "marian": Architecture("marian", "Marian", (("pretraining", "MarianMTModel"), ("seq2seq-lm", "MarianMTModel"))),
+    "prophetnet": Architecture("prophetnet", "ProphetNet"),
+    "xlm-prophetnet": Architecture("xlm_prophetnet", "XLMProphetNet"),
+    "t5": Architecture("t5", "T5", (("pretraining", "T5ForConditionalGeneration"),)),
+    "mt5": Architecture("mt5", "MT5", (("pretraining", "MT5ForConditionalGeneration"),)),
 }
 
 # model_type -> module in polyformer.tokenizers and class; also of architectures whose models are not here.

@@ -43,7 +43,7 @@ class SpanBeams(Task):
         p_mask (rows, length): 1 = no answer is here. Padding never has one.
         """
         outputs = self.encode(inputs)
-        shown = outputs.hidden_states, outputs.attentions
+        shown = outputs.mems, outputs.hidden_states, outputs.attentions
         states, head = outputs.last_hidden_state, self.qa_outputs
         real = allowed = real_tokens(inputs, states.shape[1])
         if p_mask is not None:

@@ -33,10 +33,12 @@ from polyformer.core.pretrained import PreTrainedModel
 from polyformer.parts.feedforward import activation
 from polyformer.parts.heads import ClassifierHead, DenseHead, LMHead, Summary, SummaryHead
 from polyformer.parts.losses import cross_entropy, next_token_loss, replaced_loss, sequence_loss, span_loss, token_loss
+from polyformer.parts.memory import Memory
 from polyformer.parts.pooling import SUMMARIES, Pooling, first_token
 
 _ENCODER = ("encoder_hidden_states", "encoder_attention_mask")
 _CACHE = ("past_key_values", "use_cache")
+_LATE = (*_CACHE, "use_mems")  # after the targets
 OPTIONS = ("output_attentions", "output_hidden_states", "return_dict")
 
 
@@ -63,8 +65,12 @@ class Task(PreTrainedModel):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
+        setattr(self, self.base_model_prefix, self.make_backbone(config))
+
+    def make_backbone(self, config: Config) -> PreTrainedModel:
+        """The model without a head, with a pooler where this task reads one."""
         pools = self.vector and (self.pooled or config.pooling is not None)
-        setattr(self, self.base_model_prefix, self.backbone(config, add_pooling_layer=pools))  # type: ignore[call-arg]
+        return self.backbone(config, add_pooling_layer=pools)  # type: ignore[call-arg]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -124,14 +130,16 @@ class Task(PreTrainedModel):
         return ClassifierHead(self.width, labels, self.config.classifier_dropout_rate)
 
 
-def shown(outputs: BaseModelOutputWithPoolingAndCrossAttentions) -> tuple[Tensors | None, ...]:
-    """What a backbone's layers showed, in the order that the outputs of heads have it."""
-    return outputs.hidden_states, outputs.attentions, outputs.global_attentions
+def shown(
+    outputs: BaseModelOutputWithPoolingAndCrossAttentions,
+) -> tuple[Memory | None, Tensors | None, Tensors | None, Tensors | None]:
+    """What a backbone remembers and its layers showed, in the order that the outputs of heads have it."""
+    return outputs.mems, outputs.hidden_states, outputs.attentions, outputs.global_attentions
 
 
 def real_tokens(inputs: dict[str, Any], length: int) -> Tensor | None:
-    """Which of the tokens of this call are no padding, (rows, length) bool; None = all."""
-    mask = inputs.get("attention_mask")
+    """Which of the tokens of this call are no padding, (rows, length) bool; None = all, as XLNet's targets are."""
+    mask = inputs.get("attention_mask") if inputs.get("target_mapping") is None else None
     return None if mask is None or mask.dim() != 2 else mask[:, -length:].bool()
 
 
@@ -204,13 +212,17 @@ class MultipleChoice(Task):
         return MultipleChoiceModelOutput(loss, logits, *shown(outputs))
 
 
-class SummarisedChoice(Summarised, MultipleChoice):
-    """The same, scored by a linear map of a summary; config.summary_use_proj: whether it has a map of its own."""
+class SummaryScores(Summarised):
+    """Scores that are a linear map of a summary; config.summary_use_proj: whether that has a map of its own."""
 
     def head(self, labels: int) -> nn.Module:
         inner = self.config.hidden_size if self.config.summary_use_proj else self.width
         dense = nn.Linear(self.width, inner) if self.config.summary_use_proj else nn.Identity()
         return SummaryHead(self.summary(dense), inner, labels)
+
+
+class SummarisedChoice(SummaryScores, MultipleChoice):
+    """Which of several continuations is right, by its summary."""
 
 
 class TokenClassification(Task):
@@ -273,7 +285,7 @@ class NextSentencePrediction(Task):
         outputs = self.encode(inputs)
         logits = self.nsp(self.read(outputs, inputs))
         loss = None if labels is None else cross_entropy(logits, labels)
-        return NextSentencePredictorOutput(loss, logits, outputs.hidden_states, outputs.attentions)
+        return NextSentencePredictorOutput(loss, logits, *shown(outputs))
 
 
 class ReplacedTokenDetection(Task):
@@ -290,7 +302,7 @@ class ReplacedTokenDetection(Task):
         outputs = self.encode(inputs)
         logits = self.replaced(outputs.last_hidden_state).squeeze(-1)
         loss = None if labels is None else replaced_loss(logits, labels, real_tokens(inputs, logits.shape[1]))
-        return ReplacedTokenOutput(loss, logits, outputs.hidden_states, outputs.attentions)
+        return ReplacedTokenOutput(loss, logits, *shown(outputs))
 
 
 class WordScores(Task):
@@ -367,11 +379,11 @@ class Writes:
 
     def generate(
         self,
-        input_ids: Tensor | None = None,
+        input_ids: Tensor | Sequence[Tensor] | Sequence[Sequence[int]] | None = None,
         max_length: int | None = None,
         min_length: int | None = None,
         do_sample: bool | None = None,
-        early_stopping: bool | None = None,
+        early_stopping: bool | str | None = None,
         num_beams: int | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
@@ -390,13 +402,13 @@ class Writes:
         use_cache: bool | None = None,
         num_beam_groups: int | None = None,
         diversity_penalty: float | None = None,
-        prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None,
+        prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int] | Tensor] | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         output_scores: bool | None = None,
         return_dict_in_generate: bool | None = None,
         forced_bos_token_id: int | None = None,
-        forced_eos_token_id: int | None = None,
+        forced_eos_token_id: int | list[int] | None = None,
         remove_invalid_values: bool | None = None,
         *,
         attention_mask: Tensor | None = None,
@@ -404,19 +416,37 @@ class Writes:
         min_new_tokens: int | None = None,
         generation_config: Any = None,
         logits_processor: Iterable[Callable[[Tensor, Tensor], Tensor]] | None = None,
-        stopping_criteria: Iterable[Callable[[Tensor, Tensor], bool]] | None = None,
+        stopping_criteria: Iterable[Callable[[Tensor, Tensor], bool | Tensor]] | None = None,
+        constraints: Iterable[Any] | None = None,
+        assistant_model: Any = None,
+        streamer: Any = None,
+        tokenizer: Any = None,
         generator: torch.Generator | None = None,
+        seeds: Sequence[int] | Tensor | None = None,
+        prefix_ids: Sequence[int] | Tensor | None = None,
         **inputs: Any,
     ) -> Tensor | ModelOutput:
         """Write on; `polyformer.generation.generate` says how, `GenerationConfig` what the options mean.
 
-        `inputs` are further arguments of the model's own (token_type_ids, ...); anything else raises TypeError.
+        `inputs` are its other fields and the model's own arguments (token_type_ids, ...); else TypeError is raised.
         """
         options = dict(locals())
         from polyformer.generation import generate
 
         model, inputs = options.pop("self"), options.pop("inputs")
         return generate(model, **options, **inputs)
+
+    def compute_transition_scores(
+        self,
+        sequences: Tensor,
+        scores: Sequence[Tensor],
+        beam_indices: Tensor | None = None,
+        normalize_logits: bool = False,
+    ) -> Tensor:
+        """What each new word of `generate` contributed, see polyformer.generation.compute_transition_scores."""
+        from polyformer.generation import compute_transition_scores
+
+        return compute_transition_scores(sequences, scores, beam_indices, normalize_logits)
 
 
 class CausalLM(Writes, WordScores):
@@ -482,7 +512,7 @@ def _signature(cls: type[Task]) -> inspect.Signature:
         [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in names]
         for names in (cls.targets, cls.wishes)
     )
-    at = 1 + max(i for i, p in enumerate(kept) if p.name not in (*_CACHE, *OPTIONS))
+    at = 1 + max(i for i, p in enumerate(kept) if p.name not in (*_LATE, *OPTIONS))
     order = ("self", *cls.order)
     places = {name: place for place, name in enumerate(order)}
     found = [*kept[:at], *targets, *kept[at:], *wishes]

@@ -4,15 +4,26 @@ Plain beam search is the search with one group. In diverse beam search (Vijayaku
 groups of a prompt's beams go one after another, and what one has just chosen makes the same word dearer for the next.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from polyformer.generation.processors import Diversity
-from polyformer.generation.search import Search, draw
+from polyformer.generation.chance import draw
+from polyformer.generation.processors import NEVER, Diversity
+from polyformer.generation.search import Found, Search
 
 UNBORN = -1e9  # sum of a beam that is a mere copy of the first, as all are at the start
+
+
+class Text(NamedTuple):
+    """A complete text: what it is worth, its tokens (length,), the rows its new tokens were chosen in."""
+
+    worth: float
+    tokens: Tensor
+    trail: Tensor
 
 
 @dataclass
@@ -21,72 +32,142 @@ class Hypotheses:
 
     A text is worth its log-probability / length ** penalty (after Wu et al. 2016, arXiv 1609.08144, section 7). Its
     length counts the prompt, padding too, and not eos.
+
+    early: True, False or "never", see GenerationConfig.early_stopping.
+    end: tokens of the longest text.
     """
 
     size: int
     penalty: float
-    early: bool
-    texts: list[tuple[float, Tensor]] = field(default_factory=list)
+    early: bool | str
+    end: int
+    texts: list[Text] = field(default_factory=list)
     closed: bool = False
 
     def worth(self, total: float, length: int) -> float:
         return float(total / length**self.penalty)
 
-    def add(self, total: float, length: int, text: Tensor) -> None:
-        """Keep a text (tokens,), unless `size` better ones are known."""
-        value = self.worth(total, length)
+    def add(self, total: float, length: int, tokens: Tensor, trail: Tensor) -> None:
+        """Keep a text, unless `size` better ones are known."""
+        text = Text(self.worth(total, length), tokens, trail)
         if len(self.texts) < self.size:
-            self.texts.append((value, text))
+            self.texts.append(text)
             return
-        values = [_value(known) for known in self.texts]
-        if value > min(values):
-            del self.texts[values.index(min(values))]
-            self.texts.append((value, text))
+        values = [known.worth for known in self.texts]
+        if text.worth > min(values):
+            self.texts[values.index(min(values))] = text
 
     def close(self, best: float, length: int) -> None:
         """End the search once there are enough texts and, unless it ends early, `best` is no longer worth more."""
-        if len(self.texts) >= self.size:
-            self.closed = self.closed or self.early or min(map(_value, self.texts)) >= self.worth(best, length)
+        if len(self.texts) >= self.size and not self.closed:
+            longest = self.end if self.early == "never" and self.penalty > 0 else length
+            hopeless = min(text.worth for text in self.texts) >= self.worth(best, longest)
+            self.closed = self.early is True or hopeless
 
-    def best(self, count: int) -> list[tuple[float, Tensor]]:
-        """Best first; of equals the later."""
-        return sorted(self.texts, key=_value)[::-1][:count]
+    def best(self, count: int) -> list[Text]:
+        """Best first; of equals the later. Where there are not so many, the last comes again and is worth -inf."""
+        ranked = sorted(self.texts, key=lambda text: text.worth)[::-1][:count]
+        return ranked + [ranked[-1]._replace(worth=NEVER)] * (count - len(ranked))
 
 
-def _value(text: tuple[float, Tensor]) -> float:
-    return text[0]
+class Candidates(NamedTuple):
+    """How texts may go on, each (prompts, candidates): sums, beams, tokens, whether they end; the first preferred.
+
+    As many do not end as there are beams; a sum of -inf is none.
+    """
+
+    totals: Tensor
+    beams: Tensor
+    tokens: Tensor
+    ended: Tensor
 
 
-def beam_search(s: Search, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` best texts of each prompt, (prompts * count, length), pad after eos; and their worth, one a text."""
+class Plan:
+    """How beams go on: by the best words, or drawn ones.
+
+    nothing: what is said where no text was found.
+    """
+
+    nothing = (
+        "nothing can be written: every word is forbidden (by bad_words_ids, prefix_allowed_tokens_fn or the like)."
+    )
+
+    def candidates(self, s: Search, value: Tensor, ids: Tensor, place: Tensor, prompts: int) -> Candidates:
+        """The best extensions, or drawn ones, best first.
+
+        Args:
+            value: (living prompts, beams, words), sums of the texts with each word.
+            ids: (living prompts * beams, length).
+            place: (living prompts,), which of all `prompts` they are.
+        """
+        beams, words = value.shape[1:]
+        flat = value.flatten(1)
+        count = min(beams * max(2, 1 + len(s.options.eos_ids)), beams * words)
+        if s.options.do_sample:
+            dead = (flat == NEVER).all(1, keepdim=True)  # the search is over, but not for the others
+            drawn = draw(flat.masked_fill(dead, 0), count, prompts, place, s.generator)
+            totals, order = flat.gather(1, drawn).sort(descending=True)
+            places = drawn.gather(1, order)
+        else:
+            totals, places = flat.topk(count)
+        tokens = places % words
+        return Candidates(totals, places // words, tokens, torch.isin(tokens, s.eos))
+
+    def accepts(self, text: Tensor) -> bool:
+        """Whether a text (length,) may be an answer."""
+        return True
+
+
+def beam_search(s: Search, count: int, plan: Plan | None = None) -> Found:
+    """The `count` best texts of each prompt.
+
+    Raises:
+        ValueError: there is none.
+    """
     o = s.options
+    plan = plan or Plan()
     beams = o.num_beams
-    found = [Hypotheses(beams, o.length_penalty, o.early_stopping) for _ in range(len(s.ids) // beams)]
+    found = [Hypotheses(beams, o.length_penalty, o.early_stopping, s.end) for _ in range(len(s.ids) // beams)]
     living = list(range(len(found)))  # the prompts that are still searched
     sums = s.ids.new_zeros(len(found), o.num_beam_groups, beams // o.num_beam_groups, dtype=torch.float32)
     if not o.do_sample:  # drawn beams go apart by themselves
         sums[:, :, 1:] = UNBORN
-    ids = s.ids
+    ids, trail = s.ids, s.ids.new_empty(len(s.ids), 0)
     while True:
-        scores = s.decoder.step(ids).log_softmax(-1)
-        sources, tokens, sums = _extend(s, ids, scores, sums.to(scores.dtype), found, living)
-        going = [i for i, prompt in enumerate(living) if not found[prompt].closed]
-        if going and s.compact and len(going) < len(living):
-            living = [living[i] for i in going]
-            at = torch.tensor(going, device=ids.device)
-            sources, tokens, sums = sources[at], tokens[at], sums[at]
+        scores = s.step(ids).log_softmax(-1)
+        sources, tokens, sums = _extend(s, plan, ids, trail, scores, sums.to(scores.dtype), found, living)
         rows = sources.flatten()
         ids = torch.cat([ids[rows], tokens.flatten()[:, None]], 1)
-        if not going or s.stop(ids, scores):
+        trail = torch.cat([trail[rows], rows[:, None]], 1)
+        stopped = s.stop(ids, scores)
+        if isinstance(stopped, Tensor):
+            sums = _keep_stopped(plan, stopped, ids, trail, sums, found, living)
+        going = [i for i, prompt in enumerate(living) if not found[prompt].closed]
+        if not going or stopped is True:
             break
+        if s.compact and len(going) < len(living):
+            living = [living[i] for i in going]
+            at = torch.tensor(going, device=ids.device)
+            rows, ids, trail = (x.unflatten(0, (-1, beams))[at].flatten(0, 1) for x in (rows, ids, trail))
+            sums = sums[at]
+            s.process.keep(at)
         if not _same_rows(rows, len(scores)):
             s.decoder.reorder(rows)
-    _add_unfinished(found, living, ids, sums)
+    _add(plan, found, living, ids, trail, sums)  # what was not ended is a text too
+    if not all(one.texts for one in found):
+        raise ValueError(plan.nothing)
     return _gather([text for one in found for text in one.best(count)], s)
 
 
 def _extend(
-    s: Search, ids: Tensor, scores: Tensor, sums: Tensor, found: list[Hypotheses], living: list[int]
+    s: Search,
+    plan: Plan,
+    ids: Tensor,
+    trail: Tensor,
+    scores: Tensor,
+    sums: Tensor,
+    found: list[Hypotheses],
+    living: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One word more for every beam; texts that end are kept in `found`.
 
@@ -111,70 +192,75 @@ def _extend(
         value = s.process(ids[mine], value, padding) + sums[:, g].reshape(-1, 1)
         value = s.warp(ids[mine], value, padding)
         seen.append(value.view(prompts, 1, beams, -1))
-        totals_of, beam, token, ended = _candidates(s, value.view(prompts, beams, -1), len(found), place)
-        _keep_ended(totals_of, rows[:, g], beam, token, ended, ids, found, living)
+        c = plan.candidates(s, value.view(prompts, beams, -1), ids[mine], place, len(found))
+        _keep_ended(plan, c, rows[:, g], ids, trail, found, living)
         # (prompts, candidates) -> (prompts, beams): the best that go on
-        best = ended.to(torch.uint8).argsort(dim=1, stable=True)[:, :beams]
-        sources[:, g] = rows[:, g].gather(1, beam.gather(1, best))
-        tokens[:, g], totals[:, g] = token.gather(1, best), totals_of.gather(1, best)
+        best = c.ended.to(torch.uint8).argsort(dim=1, stable=True)[:, :beams]
+        sources[:, g] = rows[:, g].gather(1, c.beams.gather(1, best))
+        tokens[:, g], totals[:, g] = c.tokens.gather(1, best), c.totals.gather(1, best)
     s.saw(torch.cat(seen, 1).view(len(ids), -1))
     return sources, tokens, totals
 
 
-def _candidates(s: Search, value: Tensor, total: int, place: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The best extensions, or drawn ones, best first, enough for all beams to go on whatever ends.
-
-    value (prompts, beams, words) -> sums, beams, tokens, whether they end; each (prompts, candidates).
-    """
-    prompts, beams, words = value.shape
-    flat = value.view(prompts, beams * words)
-    count = min(beams * max(2, 1 + len(s.options.eos_ids)), beams * words)
-    if s.options.do_sample:
-        drawn = draw(flat, count, total, place, s.generator)
-        best, order = flat.gather(1, drawn).sort(descending=True)
-        places = drawn.gather(1, order)
-    else:
-        best, places = flat.topk(count)
-    token = places % words
-    return best, places // words, token, torch.isin(token, s.eos)
-
-
 def _keep_ended(
-    totals: Tensor,
+    plan: Plan,
+    c: Candidates,
     rows: Tensor,
-    beam: Tensor,
-    token: Tensor,
-    ended: Tensor,
     ids: Tensor,
+    trail: Tensor,
     found: list[Hypotheses],
-    living: list[int],
+    living: Sequence[int],
 ) -> None:
     """Keep the texts that end among the best, as many as there are beams; then see which prompts are done."""
     length, beams = ids.shape[1], rows.shape[1]
     going = [not found[prompt].closed for prompt in living]
-    for i, rank in ended[:, :beams].nonzero().tolist():
-        if going[i]:
-            text = torch.cat([ids[rows[i, beam[i, rank]]], token[i, rank, None]])
-            found[living[i]].add(float(totals[i, rank]), length, text)
-    for i, best in enumerate(totals[:, 0].tolist()):
+    for i, rank in (c.ended & (c.totals > NEVER))[:, :beams].nonzero().tolist():
+        row = rows[i, c.beams[i, rank]]
+        text = torch.cat([ids[row], c.tokens[i, rank, None]])
+        if going[i] and plan.accepts(text):
+            found[living[i]].add(float(c.totals[i, rank]), length, text, torch.cat([trail[row], row[None]]))
+    for i, best in enumerate(c.totals.amax(1).tolist()):
         found[living[i]].close(best, length)
 
 
-def _add_unfinished(found: list[Hypotheses], living: list[int], ids: Tensor, sums: Tensor) -> None:
-    """The beams of prompts whose search was stopped are texts too."""
-    by_prompt = ids.view(len(living), -1, ids.shape[1])
-    for prompt, texts, totals in zip(living, by_prompt, sums.flatten(1).tolist(), strict=True):
-        if not found[prompt].closed:
-            for text, total in zip(texts, totals, strict=True):
-                found[prompt].add(total, ids.shape[1], text)
+def _keep_stopped(
+    plan: Plan,
+    stopped: Tensor,
+    ids: Tensor,
+    trail: Tensor,
+    sums: Tensor,
+    found: list[Hypotheses],
+    living: Sequence[int],
+) -> Tensor:
+    """Beams that a criterion ends are texts, and go on no more: sums (prompts, groups, beams of a group)."""
+    ended = stopped.view_as(sums)
+    _add(plan, found, living, ids, trail, sums.masked_fill(~ended, NEVER))
+    sums = sums.masked_fill(ended, NEVER)
+    for prompt, best in zip(living, sums.flatten(1).amax(1).tolist(), strict=True):
+        found[prompt].close(best, ids.shape[1])
+        found[prompt].closed |= best == NEVER
+    return sums
 
 
-def _gather(best: list[tuple[float, Tensor]], s: Search) -> tuple[Tensor, Tensor]:
-    """Texts side by side, (texts, length), and their worth (texts,)."""
-    sequences = s.ids.new_full((len(best), max(len(text) for _, text in best)), s.pad)
-    for row, (_, text) in zip(sequences, best, strict=True):
-        row[: len(text)] = text
-    return sequences, torch.tensor([value for value, _ in best], device=s.ids.device)
+def _add(plan: Plan, found: list[Hypotheses], living: Sequence[int], ids: Tensor, trail: Tensor, sums: Tensor) -> None:
+    """Keep the texts of those beams that have a sum, of prompts that are still searched."""
+    beams = len(ids) // len(living)
+    for i, totals in enumerate(sums.flatten(1).tolist()):
+        one = found[living[i]]
+        for row, total in enumerate(totals, i * beams):
+            if total > NEVER and not one.closed and plan.accepts(ids[row]):
+                one.add(total, ids.shape[1], ids[row], trail[row])
+
+
+def _gather(best: Sequence[Text], s: Search) -> Found:
+    """Texts side by side."""
+    longest = max(len(text.tokens) for text in best)
+    sequences = s.ids.new_full((len(best), longest), s.pad)
+    trail = s.ids.new_full((len(best), longest - s.ids.shape[1]), -1)
+    for i, text in enumerate(best):
+        sequences[i, : len(text.tokens)] = text.tokens
+        trail[i, : len(text.trail)] = text.trail
+    return Found(sequences, torch.tensor([text.worth for text in best], device=s.ids.device), trail)
 
 
 def _same_rows(rows: Tensor, before: int) -> bool:

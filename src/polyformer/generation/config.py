@@ -17,6 +17,7 @@ from typing import Any, Self
 from polyformer.core.atomic import write_all
 from polyformer.core.config import Config
 from polyformer.core.errors import CheckpointError
+from polyformer.generation.checks import check_options
 
 logger = logging.getLogger("polyformer")
 
@@ -27,19 +28,43 @@ GENERATION_CONFIG_NAME = "generation_config.json"
 class GenerationConfig:
     """How to write. Lengths are in tokens and count the prompt, `max_new_tokens` and `min_new_tokens` do not.
 
-    max_length: of prompt and text; `max_new_tokens` counts more where both are given.
-    min_length: eos may not come earlier.
-    max_time: seconds after which no further token is begun.
-    do_sample: draw from the distribution instead of taking the best word.
-    num_beams: hypotheses kept a prompt; num_beam_groups of them search apart and are pushed apart by
-        diversity_penalty, taken off a word's score for every beam of an earlier group that just chose it.
-    early_stopping: end a prompt's search as soon as num_beams hypotheses are complete.
-    length_penalty: a hypothesis is worth its log-probability / length ** length_penalty.
-    temperature, top_k, top_p: flatten or cut the distribution that is sampled from; top_k = 0 cuts nothing.
-    repetition_penalty: over 1, makes words that already occur less likely.
-    no_repeat_ngram_size: no run of so many tokens comes twice; encoder_no_repeat_ngram_size: none of the source's.
-    bad_words_ids: sequences of tokens that may not be written.
-    eos_token_id: one id or several; pad_token_id: what stands after it.
+    Length and end:
+        max_length: of prompt and text; `max_new_tokens` counts more where both are given.
+        min_length: eos may not come earlier.
+        max_time: seconds after which no further token is begun.
+        stop_strings: a text ends once it has one of these; needs `tokenizer` among the arguments of generate.
+        eos_token_id: one id or several; pad_token_id: what stands after it.
+
+    How words are chosen:
+        do_sample: draw from the distribution instead of taking the best word.
+        num_beams: hypotheses kept a prompt; num_beam_groups of them search apart and are pushed apart by
+            diversity_penalty, taken off a word's score for every beam of an earlier group that just chose it.
+        early_stopping: end a prompt's search as soon as num_beams hypotheses are complete; "never": not before none
+            that is still searched could become better; False: not before the best is worse as it stands.
+        length_penalty: a hypothesis is worth its log-probability / length ** length_penalty.
+        force_words_ids: what beams must write: words, each a list of ids, or lists of words one of which is enough.
+        penalty_alpha: over 0, contrastive search among the top_k best words.
+        prompt_lookup_num_tokens: up to so many tokens are guessed from what followed the last few earlier in the text
+            (at most max_matching_ngram_size of them); num_assistant_tokens: so many by the `assistant_model` at first,
+            with num_assistant_tokens_schedule="heuristic" two more after a guess that was all right, else one fewer.
+
+    The distribution that is sampled from:
+        temperature: above 1 flattens it; top_k: the k best words, 0 cuts nothing; top_p: the fewest words that
+            together are so likely; min_p: words at least so likely compared with the best one; typical_p: the words
+            nearest to the distribution's entropy that together are so likely; epsilon_cutoff: words at least so likely;
+            eta_cutoff: the same, less strict where the distribution is flat.
+
+    Scores of words:
+        repetition_penalty: over 1, makes words that already occur less likely; encoder_repetition_penalty: over 1,
+            makes words of the source (of the prompt, where there is no encoder) more likely.
+        no_repeat_ngram_size: no run of so many tokens comes twice; encoder_no_repeat_ngram_size: none of the source's.
+        bad_words_ids: sequences of tokens that may not be written; sequence_bias: pairs of such a sequence and what is
+            added to its last token's score; suppress_tokens: tokens that may not come, begin_suppress_tokens: not as
+            the first.
+        forced_bos_token_id: the first token after the decoder's start; forced_eos_token_id: the last one at max_length.
+        exponential_decay_length_penalty: (start, factor): eos grows likelier from so many new tokens on.
+        renormalize_logits: make the processed scores log-probabilities again; remove_invalid_values: NaN and infinity
+            do no harm.
     extra: what a file holds beyond these, kept and written back.
     """
 
@@ -48,31 +73,49 @@ class GenerationConfig:
     min_length: int = 0
     min_new_tokens: int | None = None
     max_time: float | None = None
+    stop_strings: str | list[str] | None = None
     do_sample: bool = False
     num_beams: int = 1
     num_beam_groups: int = 1
     diversity_penalty: float = 0.0
-    early_stopping: bool = False
+    early_stopping: bool | str = False
     length_penalty: float = 1.0
+    force_words_ids: list[Any] | None = None
+    penalty_alpha: float | None = None
+    prompt_lookup_num_tokens: int | None = None
+    max_matching_ngram_size: int = 2
+    num_assistant_tokens: int = 5
+    num_assistant_tokens_schedule: str = "constant"
     temperature: float = 1.0
     top_k: int = 50
     top_p: float = 1.0
+    min_p: float | None = None
+    typical_p: float = 1.0
+    epsilon_cutoff: float = 0.0
+    eta_cutoff: float = 0.0
     repetition_penalty: float = 1.0
+    encoder_repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     encoder_no_repeat_ngram_size: int = 0
     bad_words_ids: list[list[int]] | None = None
+    sequence_bias: Mapping[tuple[int, ...], float] | list[Any] | None = None
+    suppress_tokens: list[int] | None = None
+    begin_suppress_tokens: list[int] | None = None
+    exponential_decay_length_penalty: tuple[int, float] | None = None
+    renormalize_logits: bool = False
+    remove_invalid_values: bool = False
     num_return_sequences: int = 1
     bos_token_id: int | None = None
     pad_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     decoder_start_token_id: int | None = None
     forced_bos_token_id: int | None = None
-    forced_eos_token_id: int | None = None
-    remove_invalid_values: bool = False
+    forced_eos_token_id: int | list[int] | None = None
     use_cache: bool = True
     output_attentions: bool = False
     output_hidden_states: bool = False
     output_scores: bool = False
+    output_logits: bool = False
     return_dict_in_generate: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -93,8 +136,7 @@ class GenerationConfig:
 
     def check(self) -> None:
         """Raise ValueError, in one sentence, for what cannot be done."""
-        _check_numbers(self)
-        _check_strategy(self)
+        check_options(self)
 
     # ---- where options come from ----
 
@@ -154,6 +196,8 @@ class GenerationConfig:
     def to_dict(self) -> dict[str, Any]:
         """What goes into the file: the options that differ from the default, and the extra."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "extra"}
+        if isinstance(self.sequence_bias, Mapping):  # JSON has no tuples as keys
+            plain["sequence_bias"] = [[list(ids), bias] for ids, bias in self.sequence_bias.items()]
         return {**self.extra, **{name: value for name, value in plain.items() if value != _DEFAULTS[name]}}
 
     def to_json_string(self) -> str:
@@ -190,46 +234,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds a {type(values).__name__}, not the options of generation.")
     return values
-
-
-_FROM_ONE = ("num_beams", "num_beam_groups", "num_return_sequences", "max_length", "max_new_tokens")
-_FROM_ZERO = ("min_length", "min_new_tokens", "top_k", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size")
-
-
-def _check_numbers(o: GenerationConfig) -> None:
-    for name in (*_FROM_ONE, *_FROM_ZERO):
-        least = int(name in _FROM_ONE)
-        value = getattr(o, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise ValueError(f"{name} is {value!r}; give a whole number, at least {least}.")
-    for name in ("temperature", "repetition_penalty"):
-        if not getattr(o, name) > 0:
-            raise ValueError(f"{name} is {getattr(o, name)!r}; give a number above 0 (1 changes nothing).")
-    if not 0 < o.top_p <= 1:
-        raise ValueError(f"top_p is {o.top_p!r}; give a probability above 0 and up to 1 (1 cuts nothing).")
-    if not isinstance(o.early_stopping, bool):
-        raise ValueError(f"early_stopping is {o.early_stopping!r}; give True or False.")
-    if o.bad_words_ids is not None and not all(
-        isinstance(word, list | tuple) and word and all(isinstance(i, int) and i >= 0 for i in word)
-        for word in o.bad_words_ids
-    ):
-        raise ValueError("bad_words_ids takes a list of words, each a list of at least one token id: [[5], [6, 8]].")
-
-
-def _check_strategy(o: GenerationConfig) -> None:
-    if o.num_beam_groups > o.num_beams or o.num_beams % o.num_beam_groups:
-        raise ValueError(
-            f"{o.num_beams} beams cannot be shared by {o.num_beam_groups} groups: make num_beams a multiple of "
-            f"num_beam_groups."
-        )
-    if o.num_beam_groups > 1 and o.do_sample:
-        raise ValueError("groups of beams are not sampled: set do_sample=False or num_beam_groups=1.")
-    if o.diversity_penalty < 0:
-        raise ValueError(f"diversity_penalty is {o.diversity_penalty!r}; give a number of at least 0.")
-    if o.diversity_penalty and o.num_beam_groups == 1:
-        raise ValueError("diversity_penalty pushes groups of beams apart: set num_beam_groups to 2 or more.")
-    if o.num_return_sequences > o.num_beams and not o.do_sample:
-        raise ValueError(
-            f"{o.num_return_sequences} sequences cannot come out of {o.num_beams} beam{'s' * (o.num_beams > 1)}: raise "
-            f"num_beams to num_return_sequences or more, or set do_sample=True."
-        )

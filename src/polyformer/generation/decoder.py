@@ -11,6 +11,7 @@ no state, is given all tokens every time; one that takes `logits_to_keep` is ask
 model may define, to have it otherwise:
 
     empty_state(capacity) -> state                 what to begin with, where `State.empty` of key-value caches is not it
+    upto(length) -> state                          on the state: what it was after so many tokens (assisted decoding)
     prepare_inputs_for_generation(ids, past=, attention_mask=, use_cache=, **inputs) -> dict    its arguments for a step
     adjust_logits_during_generation(logits, cur_len=, max_length=) -> logits
 """
@@ -18,6 +19,7 @@ model may define, to have it otherwise:
 import inspect
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -62,9 +64,10 @@ class Decoder:
         use_cache: whether to keep a state; the answers are the same.
         inputs: more of the model's arguments, one row a prompt; None is left out.
         show: which of `attentions`, `hidden_states`, ... to keep of every step.
+        keep_states: whether to keep the last layer's states of the newest tokens in `states`, (rows, new, width).
     """
 
-    ids_name, mask_name = "input_ids", "attention_mask"
+    ids_name, mask_name, states_name = "input_ids", "attention_mask", "hidden_states"
 
     def __init__(
         self,
@@ -75,15 +78,21 @@ class Decoder:
         use_cache: bool,
         inputs: Mapping[str, Any],
         show: tuple[str, ...] = (),
+        keep_states: bool = False,
     ) -> None:
         self.model: Any = model
-        self.capacity, self.copies = capacity, copies
-        self.real = None if real is None or bool(real.all()) else real
-        self.inputs = {name: value for name, value in inputs.items() if value is not None}
+        self.capacity, self.copies, self.keep_states = capacity, copies, keep_states
+        self.of_prompts = Given(
+            None if real is None or bool(real.all()) else real,
+            {name: value for name, value in inputs.items() if value is not None},
+        )
+        self.of_rows = self.of_prompts
+        self.prompts: Tensor | None = None  # the prompt of each row; None = row i is of prompt i
         self.shown: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in show}
         taken = arguments(model)
         self.state_name = next((name for name in STATE_NAMES if name in taken), None)
-        self.wishes = _wishes(show) | ({"logits_to_keep": 1} if "logits_to_keep" in taken else {})
+        self.wishes = _wishes((*show, self.states_name) if keep_states else show)
+        self.keeps_logits = "logits_to_keep" in taken
         self.use_cache = use_cache and self.state_name is not None
         if self.use_cache and not getattr(model, "causal", True):
             self.use_cache = False
@@ -97,15 +106,23 @@ class Decoder:
     @property
     def padding(self) -> Tensor | None:
         """(rows, prompt length) bool; None = no row has any."""
-        return None if self.real is None else ~self.real
+        return None if self.of_rows.real is None else ~self.of_rows.real
 
     def step(self, ids: Tensor) -> Tensor:
         """ids (rows, length), the tokens so far -> (rows, words), scores of the next one."""
+        return self.read(ids, 1)[:, -1]
+
+    def read(self, ids: Tensor, last: int) -> Tensor:
+        """ids (rows, length), the tokens so far -> (rows, last, words), scores of what follows each of the last."""
         first = self.fed == 0 and self.copies > 1
         given = self._arguments(ids[:: self.copies] if first else ids)
-        outputs = self.model(**given, **self.wishes, return_dict=True)
-        logits: Tensor = outputs.logits[:, -1]
+        kept = {"logits_to_keep": last} if self.keeps_logits else {}
+        outputs = self.model(**given, **self.wishes, **kept, return_dict=True)
+        logits: Tensor = outputs.logits[:, -last:]
         shown = {name: tuple(t for t in outputs[name] if t is not None) for name in self.shown if name in outputs}
+        if self.keep_states:
+            new = ids.shape[1] - self.fed  # Reformer shows what it padded to as well
+            self.states: Tensor = outputs[self.states_name][-1][:, :new]
         self._keep_state(outputs, ids.shape[1])
         if first:
             rows = torch.arange(len(logits), device=logits.device).repeat_interleave(self.copies)
@@ -118,15 +135,44 @@ class Decoder:
             logits = logits.float()  # sums of log-probabilities need it
         adjust = getattr(self.model, "adjust_logits_during_generation", None)
         if adjust is not None:
-            logits = adjust(logits, cur_len=ids.shape[1], max_length=self.capacity)
+            before = ids.shape[1] - last
+            each = [adjust(t, cur_len=before + 1 + i, max_length=self.capacity) for i, t in enumerate(logits.unbind(1))]
+            logits = torch.stack(each, 1)
         return logits
 
     def reorder(self, rows: Tensor) -> None:
         """From now on row i is what row rows[i] was; rows (new rows,) int64."""
-        self.real = take(self.real, rows)
-        self.inputs = {name: v if name.endswith("head_mask") else take(v, rows) for name, v in self.inputs.items()}
+        prompts = rows if self.prompts is None else self.prompts[rows]
+        if self.prompts is None or not torch.equal(prompts, self.prompts):
+            self.prompts, self.of_rows = prompts, self._taken(prompts)
         if self.state is not None:
             self.state = self.state.reorder(rows)
+
+    def keep_shown(self, rows: Tensor | None) -> None:
+        """Of what the last step showed keep these rows only; None = nothing."""
+        for steps in self.shown.values():
+            last = steps.pop()
+            if rows is not None:
+                steps.append(take(last, rows))
+
+    def back_to(self, length: int) -> None:
+        """Forget the tokens after the first `length`.
+
+        Raises:
+            ValueError: the model's state cannot be cut.
+        """
+        if self.state is None or length >= self.fed:
+            return
+        if not hasattr(self.state, "upto"):
+            raise ValueError(
+                f"{type(self.model).__name__} cannot take back tokens that it has read: give use_cache=False, or leave "
+                f"assistant_model and prompt_lookup_num_tokens out."
+            )
+        self.state, self.fed = self.state.upto(length), length
+
+    def _taken(self, prompts: Tensor) -> "Given":
+        """What goes with rows of these prompts."""
+        return self.of_prompts.take(prompts)
 
     def _empty_state(self) -> Any:
         if hasattr(self.model, "empty_state"):
@@ -147,9 +193,9 @@ class Decoder:
 
     def _arguments(self, ids: Tensor) -> dict[str, Any]:
         """What the model is called with, where `ids` are all tokens so far."""
-        length = ids.shape[1]
-        mask = None if self.real is None else _longer(self.real.long(), length, 1)
-        inputs = {n: _longer(v, length, v[:, -1:]) if n in PER_TOKEN else v for n, v in self.inputs.items()}
+        length, (real, inputs) = ids.shape[1], (self.of_rows.real, self.of_rows.inputs)
+        mask = None if real is None else _longer(real.long(), length, 1)
+        inputs = {n: _longer(v, length, v[:, -1:]) if n in PER_TOKEN else v for n, v in inputs.items()}
         prepare = getattr(self.model, "prepare_inputs_for_generation", None)
         if prepare is not None:
             mask = torch.ones_like(ids) if mask is None else mask
@@ -164,15 +210,47 @@ class Decoder:
 
 
 class EncodedDecoder(Decoder):
-    """The decoder of an encoder-decoder; `inputs` holds `encoder_outputs` and the encoder's `attention_mask`."""
+    """The decoder of an encoder-decoder; `inputs` holds `encoder_outputs` and the encoder's `attention_mask`.
 
-    ids_name, mask_name = "decoder_input_ids", "decoder_attention_mask"
+    The model is called with `encoder_outputs` of one row a row. Once its State holds the projected states of the
+    encoder, which beams of a prompt share, it is no longer read and comes as it is, one row a prompt.
+    """
+
+    ids_name, mask_name, states_name = "decoder_input_ids", "decoder_attention_mask", "decoder_hidden_states"
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
-        outputs = self.inputs["encoder_outputs"]  # of which the last states are all that is read
+        inputs = self.of_prompts.inputs
+        outputs = inputs["encoder_outputs"]  # of which the last states are all that is read
         states = type(outputs)(last_hidden_state=outputs[0]) if isinstance(outputs, ModelOutput) else (outputs[0],)
-        self.inputs["encoder_outputs"] = states
+        inputs["encoder_outputs"] = states
+
+    def _taken(self, prompts: Tensor) -> "Given":
+        if not (
+            isinstance(self.state, State) and all(layer.cross.shared[0] is not None for layer in self.state.layers)
+        ):
+            return self.of_prompts.take(prompts)
+        rest = dict(self.of_prompts.inputs)
+        states = rest.pop("encoder_outputs")
+        taken = Given(self.of_prompts.real, rest).take(prompts)
+        taken.inputs["encoder_outputs"] = states
+        return taken
+
+
+@dataclass
+class Given:
+    """What a model is given beside the tokens.
+
+    real: (rows, prompt length) bool, the tokens that are no padding; None = all.
+    inputs: more of the model's arguments.
+    """
+
+    real: Tensor | None
+    inputs: dict[str, Any]
+
+    def take(self, rows: Tensor) -> "Given":
+        inputs = {name: v if name.endswith("head_mask") else take(v, rows) for name, v in self.inputs.items()}
+        return Given(take(self.real, rows), inputs)
 
 
 def take(value: Any, rows: Tensor) -> Any:

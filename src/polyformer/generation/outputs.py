@@ -2,6 +2,8 @@
 
 sequences (prompts * num_return_sequences, length); sequences_scores (the same,), log-probability / length **
 length_penalty of each; scores, one (rows, words) a token, as the word was chosen by (with beams: the whole beam's sum);
+logits, the same as the model gave them; beam_indices (as the sequences, new tokens), the row of the scores that each
+new token was chosen in, -1 after the end (`compute_transition_scores` reads them);
 attentions and hidden states, a tuple over tokens of tuples over layers, the first token's being the whole prompt's.
 """
 
@@ -21,6 +23,7 @@ class GreedySearchDecoderOnlyOutput(ModelOutput):
 
     sequences: Tensor
     scores: Tensors | None = None
+    logits: Tensors | None = None
     attentions: Steps | None = None
     hidden_states: Steps | None = None
 
@@ -37,6 +40,8 @@ class BeamSearchDecoderOnlyOutput(ModelOutput):
     sequences: Tensor
     sequences_scores: Tensor | None = None
     scores: Tensors | None = None
+    logits: Tensors | None = None
+    beam_indices: Tensor | None = None
     attentions: Steps | None = None
     hidden_states: Steps | None = None
 
@@ -52,6 +57,7 @@ class GreedySearchEncoderDecoderOutput(ModelOutput):
 
     sequences: Tensor
     scores: Tensors | None = None
+    logits: Tensors | None = None
     encoder_attentions: Tensors | None = None
     encoder_hidden_states: Tensors | None = None
     decoder_attentions: Steps | None = None
@@ -71,6 +77,8 @@ class BeamSearchEncoderDecoderOutput(ModelOutput):
     sequences: Tensor
     sequences_scores: Tensor | None = None
     scores: Tensors | None = None
+    logits: Tensors | None = None
+    beam_indices: Tensor | None = None
     encoder_attentions: Tensors | None = None
     encoder_hidden_states: Tensors | None = None
     decoder_attentions: Steps | None = None
@@ -81,6 +89,23 @@ class BeamSearchEncoderDecoderOutput(ModelOutput):
 @dataclass
 class BeamSampleEncoderDecoderOutput(BeamSearchEncoderDecoderOutput):
     """The best of several hypotheses that were drawn."""
+
+
+@dataclass
+class ContrastiveSearchDecoderOnlyOutput(GreedySearchDecoderOnlyOutput):
+    """The best of likely words that differ from what is there already."""
+
+
+@dataclass
+class ContrastiveSearchEncoderDecoderOutput(GreedySearchEncoderDecoderOutput):
+    """The best of likely words that differ from what is there already."""
+
+
+def class_of(encoded: bool, beams: bool, sampled: bool, contrasted: bool) -> type[ModelOutput]:
+    """The class of a result."""
+    if contrasted:
+        return ContrastiveSearchEncoderDecoderOutput if encoded else ContrastiveSearchDecoderOnlyOutput
+    return CLASSES[encoded, beams, sampled]
 
 
 # (has an encoder, beams, sampled) -> the class

@@ -1,15 +1,27 @@
-"""Word by word: the best one each time (greedy), or one drawn from the distribution."""
+"""What every way of searching has at hand and gives back, and the plainest: word by word.
+
+Word by word takes the best word each time (greedy), or draws one from the distribution.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from polyformer.generation.chance import Chance, draw
 from polyformer.generation.config import GenerationConfig
 from polyformer.generation.decoder import Decoder
 from polyformer.generation.processors import Processors
 from polyformer.generation.stopping import Stop
+
+
+class Streamer(Protocol):
+    """What is told of tokens as they are chosen: `put` first (rows, prompt length), then (rows,) each; `end` once."""
+
+    def put(self, value: Tensor) -> None: ...
+    def end(self) -> None: ...
 
 
 @dataclass
@@ -19,7 +31,7 @@ class Search:
     ids: (rows, prompt length), beams and copies of a prompt side by side.
     end: tokens of the longest text.
     compact: whether rows leave the batch once their text has ended. The texts are the same either way.
-    scores: one (rows, words) a token, where they are wanted.
+    scores, logits: one (rows, words) a token, as processed and as the model gave them, where they are wanted.
     """
 
     decoder: Decoder
@@ -29,9 +41,11 @@ class Search:
     process: Processors
     warp: Processors
     stop: Stop
-    generator: torch.Generator | None = None
+    generator: Chance = None
     compact: bool = True
     scores: list[Tensor] | None = None
+    logits: list[Tensor] | None = None
+    streamer: Streamer | None = None
 
     @cached_property
     def eos(self) -> Tensor:
@@ -42,51 +56,68 @@ class Search:
         """What stands after the end; nothing does where no text can end."""
         return 0 if self.options.pad_token_id is None else self.options.pad_token_id
 
+    def step(self, ids: Tensor) -> Tensor:
+        """ids (rows, length), the tokens so far -> (rows, words), the model's scores of the next one."""
+        logits = self.decoder.step(ids)
+        if self.logits is not None:
+            self.logits.append(logits)
+        return logits
+
+    def shaped(self, ids: Tensor, logits: Tensor) -> Tensor:
+        """The scores that a word is chosen by, (rows, words), of rows that each go their own way."""
+        padding = self.decoder.padding
+        return self.warp(ids, self.process(ids, logits, padding), padding)
+
     def saw(self, scores: Tensor) -> None:
         if self.scores is not None:
             self.scores.append(scores)
 
 
-def word_by_word(s: Search) -> Tensor:
-    """Greedy, or with `do_sample` drawn; (rows, length), pad after eos."""
+@dataclass
+class Found:
+    """What a search has found.
+
+    sequences: (texts, length), pad after the end; worth: (texts,), of beams.
+    trail: (texts, new tokens), the row of the scores that each token of a beam was chosen in; -1 after the end.
+    """
+
+    sequences: Tensor
+    worth: Tensor | None = None
+    trail: Tensor | None = None
+
+
+def word_by_word(s: Search) -> Found:
+    """Greedy, or with `do_sample` drawn."""
     ids, eos = s.ids, s.eos
     written = ids.new_full((len(ids), s.end), s.pad)
     living = torch.arange(len(ids), device=ids.device)  # the rows of `written` that `ids` still holds
     ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
     while True:
-        scores = s.process(ids, s.decoder.step(ids), s.decoder.padding)
-        scores = s.warp(ids, scores, s.decoder.padding)
+        scores = s.shaped(ids, s.step(ids))
         s.saw(scores)
         chosen = draw(scores, 1, len(written), living, s.generator)[:, 0] if s.options.do_sample else scores.argmax(-1)
         chosen = chosen.masked_fill(ended, s.pad)
         ids = torch.cat([ids, chosen[:, None]], 1)
+        if s.streamer is not None:
+            s.streamer.put(written.new_full((len(written),), s.pad).index_copy_(0, living, chosen).cpu())
         ended = ended | torch.isin(chosen, eos)
-        if bool(ended.all()) or s.stop(ids, scores):
+        stopped = s.stop(ids, scores)
+        ended = ended | stopped
+        if bool(ended.all()):
             written[living, : ids.shape[1]] = ids
-            return written[:, : ids.shape[1]]
+            return Found(written[:, : ids.shape[1]])
         if s.compact and bool(ended.any()):
             written[living[ended], : ids.shape[1]] = ids[ended]
-            going = (~ended).nonzero()[:, 0]
+            going = close_ranks(ended)
             ids, living, ended = ids[going], living[going], ended[going]
             s.decoder.reorder(going)
+            s.process.keep(going)
 
 
-def draw(scores: Tensor, count: int, total: int, living: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw `count` different places of each row with the probabilities softmax(scores), the first drawn first.
-
-    By exponential clocks: the place whose clock, running at the rate of its probability, rings first (Efraimidis and
-    Spirakis 2006, doi 10.1016/j.ipl.2005.11.003). The clocks are set for all `total` rows, of which `living`, (rows,),
-    are here, so that what a row draws does not hang on which others have ended.
-
-    Raises:
-        ValueError: no word of a row is allowed, or a score is not a number.
-    """
-    p = scores.softmax(-1)
-    if bool(p.isnan().any()):
-        raise ValueError(
-            "nothing can be drawn: the scores of the next word are not numbers (an overflow in half precision?), or "
-            "every word is forbidden (by bad_words_ids, prefix_allowed_tokens_fn or the like)."
-        )
-    clocks = p.new_empty(total, p.shape[1]).exponential_(generator=generator)
-    rate = p / (clocks if len(living) == total else clocks[living])
-    return rate.argmax(-1, keepdim=True) if count == 1 else rate.topk(count).indices
+def close_ranks(ended: Tensor) -> Tensor:
+    """The rows that go on, (rows,) bool -> (rows that go on,): the last take the places of those that have ended."""
+    going = (~ended).nonzero()[:, 0]
+    count = len(going)
+    rows = torch.arange(count, device=ended.device)
+    rows[ended[:count]] = going[going >= count]
+    return rows

@@ -183,7 +183,8 @@ class AlbertModel(AlbertPreTrained):
         c = self.config
         attentions, hidden_states, named = self.options(output_attentions, output_hidden_states, return_dict)
         rows, length = batch_shape(input_ids, inputs_embeds)
-        check_length(length, c.max_position_embeddings)
+        placed = position_ids if c.position_embedding_type == "absolute" else None
+        check_length(length, c.max_position_embeddings, placed)
         check_width(inputs_embeds, c.embedding_size)
         check_ids(input_ids, c.vocab_size, "input_ids", (rows, length))
         check_ids(token_type_ids, c.type_vocab_size, "token_type_ids", (rows, length))

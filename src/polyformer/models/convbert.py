@@ -27,7 +27,7 @@ from polyformer.core.tasks import (
     TokenClassification,
 )
 from polyformer.parts.attend import attend, attend_packed
-from polyformer.parts.attention import _columns, _forget, _rows, per_layer
+from polyformer.parts.attention import keep_columns, keep_rows, kept_heads, per_layer
 from polyformer.parts.blocks import PostNormBlock
 from polyformer.parts.embeddings import Embeddings, batch_shape, check_ids, check_length, check_width
 from polyformer.parts.feedforward import activation, feed_forward
@@ -160,9 +160,9 @@ class MixedAttention(nn.Module):
     def prune(self, heads: Iterable[int]) -> None:
         """Remove these heads of the attention for good; numbers are those of the unpruned layer, and stay so."""
         inner = len(self.heads) * self.dim
-        self.heads, kept = _forget(self.heads, heads, self.dim)
-        self.kv = _rows(self.kv, torch.cat([kept, kept + inner]))
-        self.out = _columns(self.out, torch.cat([kept, torch.arange(inner, self.out.in_features)]))
+        self.heads, kept = kept_heads(self.heads, heads, self.dim)
+        self.kv = keep_rows(self.kv, torch.cat([kept, kept + inner]))
+        self.out = keep_columns(self.out, torch.cat([kept, torch.arange(inner, self.out.in_features)]))
 
 
 class GroupedLinear(nn.Linear):
@@ -256,7 +256,7 @@ class ConvBertModel(ConvBertPreTrained):
         c = self.config
         attentions, hidden_states, named = self.options(output_attentions, output_hidden_states, return_dict)
         rows, length = batch_shape(input_ids, inputs_embeds)
-        check_length(length, c.max_position_embeddings)
+        check_length(length, c.max_position_embeddings, position_ids)
         check_width(inputs_embeds, c.embedding_size)
         check_ids(input_ids, c.vocab_size, "input_ids", (rows, length))
         check_ids(token_type_ids, c.type_vocab_size, "token_type_ids", (rows, length))

@@ -25,7 +25,7 @@ from polyformer.parts.feedforward import activation, feed_forward
 from polyformer.parts.heads import WordHead
 from polyformer.parts.layout import Layout
 from polyformer.parts.pooling import POOLINGS, pooling
-from polyformer.parts.positions import sinusoids
+from polyformer.parts.positions import split_sinusoids
 from polyformer.parts.state import Past
 from polyformer.parts.taps import Taps
 
@@ -91,12 +91,6 @@ class CTRLPreTrained(PreTrainedModel):
         return WordHead(self.config.n_embd, self.config.vocab_size)
 
 
-def waves(positions: int, width: int) -> Tensor:
-    """(positions, width): the sines of all rates, then the cosines."""
-    table = sinusoids(positions, width)
-    return torch.cat([table[:, 0::2], table[:, 1::2]], 1)
-
-
 class CTRLEmbeddings(nn.Module):
     """Token vectors, and those of segments, times sqrt(width); fixed positions; their sum dropped out."""
 
@@ -105,12 +99,12 @@ class CTRLEmbeddings(nn.Module):
     def __init__(self, tokens: int, positions: int, width: int, dropout: float) -> None:
         super().__init__()
         self.tokens = nn.Embedding(tokens, width)
-        self.register_buffer("waves", waves(positions, width), persistent=False)
+        self.register_buffer("waves", split_sinusoids(positions, width), persistent=False)
         self.scale = width**0.5
         self.drop = nn.Dropout(dropout)
 
     def reset_buffers(self, device: torch.device) -> None:
-        self.waves = waves(*self.waves.shape).to(device)
+        self.waves = split_sinusoids(*self.waves.shape).to(device)
 
     def forward(self, ids: Tensor | None, types: Tensor | None, positions: Tensor, vectors: Tensor | None) -> Tensor:
         """ids, types (...) int64, positions broadcastable to them; vectors (..., width) for ids -> (..., width)."""
@@ -177,7 +171,7 @@ class CTRLModel(CTRLPreTrained):
         rows, length = batch_shape(input_ids, inputs_embeds)
         state = self.recall(past_key_values, use_cache)
         past = 0 if state is None else state.length
-        check_length(past + length, c.n_positions)
+        check_length(past + length, c.n_positions, position_ids)
         check_width(inputs_embeds, c.n_embd)
         check_ids(input_ids, c.vocab_size, "input_ids", (rows, length))
         check_ids(token_type_ids, c.vocab_size, "token_type_ids", (rows, length))

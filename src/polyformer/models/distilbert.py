@@ -116,6 +116,7 @@ class DistilBertBlock(PostNormBlock):
         taps: Taps | None = None,
         source: Tensor | None = None,
         source_layout: Layout | None = None,
+        cross_head_mask: Tensor | None = None,
     ) -> Tensor:
         """x (rows, length, width), or (tokens, width) packed -> the same shape; an encoder has no state or source."""
         x = self.attn_norm(x + self.attn(x, layout, None, head_mask, taps))

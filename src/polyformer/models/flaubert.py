@@ -212,7 +212,7 @@ class FlaubertModel(FlaubertPreTrained):
             raise ValueError("a cache is for models that read from left to right: set config.causal, or leave it out.")
         state = None if cache is None else State.of(cache)
         past = 0 if state is None else state.length
-        check_length(past + length, c.max_position_embeddings)
+        check_length(past + length, c.max_position_embeddings, position_ids)
         check_width(inputs_embeds, c.emb_dim)
         check_ids(input_ids, c.vocab_size, "input_ids", (rows, length))
         check_ids(langs, c.n_langs, "langs", (rows, length))

@@ -27,7 +27,7 @@ from polyformer.core.tasks import (
     TokenClassification,
 )
 from polyformer.parts.attend import attend
-from polyformer.parts.attention import _columns, _forget, _rows, per_layer
+from polyformer.parts.attention import keep_columns, keep_rows, kept_heads, per_layer
 from polyformer.parts.embeddings import batch_shape, check_ids, check_width
 from polyformer.parts.feedforward import Dropped, activation, feed_forward
 from polyformer.parts.heads import DenseHead, WordHead
@@ -308,9 +308,9 @@ class FunnelAttention(nn.Module):
     def prune(self, heads: Iterable[int]) -> None:
         """Remove these heads for good; numbers are those of the unpruned layer, and stay so."""
         present, inner = self.heads, self.out.in_features
-        self.heads, kept = _forget(present, heads, self.dim)
-        self.q, self.out = _rows(self.q, kept), _columns(self.out, kept)
-        self.kv = _rows(self.kv, torch.cat([kept, kept + inner]))
+        self.heads, kept = kept_heads(present, heads, self.dim)
+        self.q, self.out = keep_rows(self.q, kept), keep_columns(self.out, kept)
+        self.kv = keep_rows(self.kv, torch.cat([kept, kept + inner]))
         left = torch.tensor([present.index(h) for h in self.heads], device=self.segments.device)
         for name, p in list(self.named_parameters(recurse=False)):
             setattr(self, name, nn.Parameter(p.data.index_select(p.dim() - 2, left)))

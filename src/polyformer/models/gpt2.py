@@ -186,7 +186,7 @@ class GPT2Model(GPT2PreTrained):
         rows, length = batch_shape(input_ids, inputs_embeds)
         state = self.recall(past_key_values, use_cache)
         past = 0 if state is None else state.length
-        check_length(past + length, c.n_positions)
+        check_length(past + length, c.n_positions, position_ids)
         check_width(inputs_embeds, c.n_embd)
         check_ids(input_ids, c.vocab_size, "input_ids", (rows, length))
         check_ids(token_type_ids, c.vocab_size, "token_type_ids", (rows, length))
@@ -212,7 +212,7 @@ class GPT2Model(GPT2PreTrained):
         for i, block in enumerate(self.layers):
             taps.state(x)
             memory = None if state is None else state.layers[i]
-            x = self.through(block, x, layout, memory, head_masks[i], taps, source, across)
+            x = self.through(block, x, layout, memory, head_masks[i], taps, source, across, head_masks[i])
         x = self.norm(x)
         taps.state(x)
         x = layout.unpack(x)

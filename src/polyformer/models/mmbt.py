@@ -21,7 +21,7 @@ from polyformer.core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from polyformer.core.pretrained import PreTrainedModel
 from polyformer.core.registry import config_class, task_class
 from polyformer.core.tasks import SequenceClassification
-from polyformer.parts.embeddings import UnplacedEmbeddings, batch_shape, check_ids, check_width
+from polyformer.parts.embeddings import UnplacedEmbeddings, batch_shape, check_ids, check_length, check_width
 from polyformer.parts.layout import Layout, tracing
 from polyformer.parts.pooling import Pooling
 from polyformer.parts.positions import numbered_after_pad
@@ -267,6 +267,8 @@ class MMBTModel(MMBTPreTrained):
         if positions is None:
             table = getattr(getattr(self.text, "embed", None), "positions", None)
             pad = getattr(table, "padding_idx", None)  # RoBERTa and its kin count from it
+            if limit := getattr(self.text.config, "max_position_embeddings", None):
+                check_length(length, limit if pad is None else limit - pad - 1)
             positions = layout.positions if pad is None else numbered_after_pad(layout, ids, pad)
         part = {
             "inputs_embeds": words(ids) if vectors is None else vectors,

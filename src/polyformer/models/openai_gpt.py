@@ -150,7 +150,7 @@ class OpenAIGPTModel(OpenAIGPTPreTrained):
         rows, length = batch_shape(input_ids, inputs_embeds)
         state = self.recall(past_key_values, bool(use_cache))
         past = 0 if state is None else state.length
-        check_length(past + length, c.n_positions)
+        check_length(past + length, c.n_positions, position_ids)
         check_width(inputs_embeds, c.n_embd)
         check_ids(input_ids, c.vocab_size, "input_ids", (rows, length))
         check_ids(token_type_ids, c.vocab_size, "token_type_ids", (rows, length))

@@ -177,7 +177,8 @@ class RobertaModel(RobertaPreTrained):
         rows, length = batch_shape(input_ids, inputs_embeds)
         state = self.recall(past_key_values, use_cache)
         past = 0 if state is None else state.length
-        check_length(past + length, c.max_position_embeddings - c.pad_token_id - 1)
+        placed = position_ids if c.position_embedding_type == "absolute" else None
+        check_length(past + length, c.max_position_embeddings - c.pad_token_id - 1, placed)
         check_width(inputs_embeds, c.hidden_size)
         check_ids(input_ids, c.vocab_size, "input_ids", (rows, length))
         check_ids(token_type_ids, c.type_vocab_size, "token_type_ids", (rows, length))
@@ -206,7 +207,7 @@ class RobertaModel(RobertaPreTrained):
         taps.state(x)
         for i, block in enumerate(self.layers):
             memory = None if state is None else state.layers[i]
-            x = self.through(block, x, layout, memory, head_masks[i], taps, source, across)
+            x = self.through(block, x, layout, memory, head_masks[i], taps, source, across, head_masks[i])
             taps.state(x)
         x = layout.unpack(x)
 

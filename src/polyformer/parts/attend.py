@@ -5,7 +5,8 @@ section 3.2.1). The wrapper here decides three things once for all architectures
 applies, and what a query that may see nothing gets (zeros).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +65,7 @@ def attend_packed(
     v: Tensor,
     packing: Packing,
     *,
-    bias: Callable[[Tensor, Tensor], Tensor] | None = None,
+    bias: Callable[[Tensor, Tensor], Tensor] | Sequence[Bias] | None = None,
     causal: bool = False,
     scale: float | None = None,
     dropout: nn.Dropout | None = None,
@@ -73,16 +74,18 @@ def attend_packed(
 
     Args:
         q, k, v: (tokens, heads, dim), sequence after sequence as `packing` orders them.
-        bias: position scheme, called with the (batch, heads, length, dim) queries and keys of one length.
+        bias: position scheme, called with the (batch, heads, length, dim) queries and keys of one length; or a bias for
+            each length that occurs.
 
     Returns:
         (tokens, heads, dim).
     """
     mixed = []
-    for start, count, length in packing.groups:
+    of_groups = bias if isinstance(bias, Sequence) else repeat(bias)
+    for (start, count, length), own in zip(packing.groups, of_groups, strict=False):
         # (count * length, heads, dim) -> (count, heads, length, dim), a view
         alike = (t[start : start + count * length].unflatten(0, (count, length)).transpose(1, 2) for t in (q, k, v))
-        y, _ = attend(*alike, bias=bias, causal=causal, scale=scale, dropout=dropout)
+        y, _ = attend(*alike, bias=own, causal=causal, scale=scale, dropout=dropout)
         mixed.append(y.transpose(1, 2).flatten(0, 1))
     if not mixed:  # nothing but padding
         return v

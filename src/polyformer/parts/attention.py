@@ -1,12 +1,13 @@
 """Multi-head attention over one sequence, and from one sequence to another (Vaswani et al. 2017, section 3.2.2)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from polyformer.parts.attend import attend, attend_packed
-from polyformer.parts.layout import Layout, tracing
+from polyformer.parts.layout import BiasedLayout, Layout, tracing
+from polyformer.parts.linear import Linear
 from polyformer.parts.state import KV, CrossKV, PreallocatedKV
 from polyformer.parts.taps import Taps
 
@@ -16,10 +17,12 @@ class Attention(nn.Module):
 
     Args:
         width: of the token states.
-        heads: how many; each is width // heads wide.
+        heads: how many.
         dropout: of the attention weights.
         positions: a position scheme, called with queries and keys, whose bias is added to the scores.
         scale: of the scores; 1 / sqrt(width of a head) by default.
+        dim: width of a head; width // heads by default.
+        biased: whether the linear maps have biases.
     """
 
     def __init__(
@@ -29,12 +32,15 @@ class Attention(nn.Module):
         dropout: float = 0.0,
         positions: nn.Module | None = None,
         scale: float | None = None,
+        dim: int | None = None,
+        biased: bool = True,
     ) -> None:
         super().__init__()
-        self.dim, self.heads = width // heads, list(range(heads))
+        self.dim, self.heads, self.pruned = dim or width // heads, list(range(heads)), False
         self.scale = self.dim**-0.5 if scale is None else scale
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        inner = heads * self.dim
+        self.qkv: nn.Linear = Linear(width, 3 * inner, biased)
+        self.out: nn.Linear = Linear(inner, width, biased)
         self.dropout = nn.Dropout(dropout)
         self.positions = positions
 
@@ -53,7 +59,7 @@ class Attention(nn.Module):
             if memory is not None:  # empty until now; the next tokens come unpacked, so these are kept so
                 memory.append(layout.unpack(k).transpose(1, 2), layout.unpack(v).transpose(1, 2))
             y = attend_packed(
-                q, k, v, layout.packing, bias=self.positions, causal=layout.causal, scale=self.scale,
+                q, k, v, layout.packing, bias=self.bias(layout), causal=layout.causal, scale=self.scale,
                 dropout=self.dropout,
             )  # fmt: skip
             return self.out(y.flatten(-2))
@@ -62,19 +68,27 @@ class Attention(nn.Module):
         if memory is not None:
             k, v = memory.append(k, v)
         y, weights = attend(
-            q, k, v, bias=self.positions, mask=layout.mask, causal=layout.causal, scale=self.scale,
+            q, k, v, bias=self.bias(layout), mask=layout.mask, causal=layout.causal, scale=self.scale,
             dropout=self.dropout, head_mask=head_mask, weights=taps is not None and taps.attentions is not None,
         )  # fmt: skip
         if taps is not None:
             taps.saw(weights)
         return self.out(y.transpose(1, 2).flatten(2))
 
+    def bias(self, layout: Layout) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """What is added to the scores: by the layer's own position scheme, or what all layers share."""
+        if not isinstance(layout, BiasedLayout) or layout.bias is None:
+            return self.positions
+        shared = layout.bias[:, self.heads] if self.pruned else layout.bias
+        return lambda q, k: shared[:, :, : q.shape[2], : k.shape[2]]  # of a packed text as of the longest one
+
     def prune(self, heads: Iterable[int]) -> None:
         """Remove these heads for good; numbers are those of the unpruned layer, and stay so."""
         inner = self.out.in_features
-        self.heads, kept = _forget(self.heads, heads, self.dim)
-        self.qkv = _rows(self.qkv, torch.cat([kept, kept + inner, kept + 2 * inner]))
-        self.out = _columns(self.out, kept)
+        self.heads, kept = kept_heads(self.heads, heads, self.dim)
+        self.pruned = True
+        self.qkv = keep_rows(self.qkv, torch.cat([kept, kept + inner, kept + 2 * inner]))
+        self.out = keep_columns(self.out, kept)
 
 
 class CrossAttention(nn.Module):
@@ -87,13 +101,16 @@ class CrossAttention(nn.Module):
         dropout: float = 0.0,
         source_width: int | None = None,
         scale: float | None = None,
+        dim: int | None = None,
+        biased: bool = True,
     ) -> None:
         super().__init__()
-        self.dim, self.heads = width // heads, list(range(heads))
+        self.dim, self.heads = dim or width // heads, list(range(heads))
         self.scale = self.dim**-0.5 if scale is None else scale
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(source_width or width, 2 * width)
-        self.out = nn.Linear(width, width)
+        inner = heads * self.dim
+        self.q: nn.Linear = Linear(width, inner, biased)
+        self.kv: nn.Linear = Linear(source_width or width, 2 * inner, biased)
+        self.out: nn.Linear = Linear(inner, width, biased)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -107,25 +124,31 @@ class CrossAttention(nn.Module):
     ) -> Tensor:
         """x (rows, length, width), source (rows, source length, source width), layout of the source -> as x."""
         memory = CrossKV() if memory is None else memory
-        if memory.keys is None or memory.values is None:
+        keys, values = memory.shared
+        if keys is None or values is None:
             k, v = self.kv(source).unflatten(-1, (2, -1, self.dim)).unbind(-3)
-            memory.keys, memory.values = k.transpose(1, 2), v.transpose(1, 2)
-        q = self.q(x).unflatten(-1, (-1, self.dim)).transpose(1, 2)
+            keys, values = memory.shared = k.transpose(1, 2), v.transpose(1, 2)
+        # (rows, length, width) -> (sources, heads, copies * length, dim): rows that share a source read it as one
+        rows, length, copies = x.shape[0], x.shape[1], memory.copies
+        q = self.q(x).view(rows // copies, copies * length, -1, self.dim).transpose(1, 2)
+        mask = None if layout.mask is None else layout.mask[::copies]  # one of a single row stays
         y, weights = attend(
-            q, memory.keys, memory.values, mask=layout.mask, scale=self.scale, dropout=self.dropout,
+            q, keys, values, mask=mask, scale=self.scale, dropout=self.dropout,
             head_mask=head_mask, weights=taps is not None and taps.attentions is not None,
         )  # fmt: skip
         if taps is not None:
+            if weights is not None:  # (sources, heads, copies * length, keys) -> (rows, heads, length, keys)
+                weights = weights.unflatten(2, (copies, length)).transpose(1, 2).flatten(0, 1)
             taps.saw_across(weights)
-        return self.out(y.transpose(1, 2).flatten(2))
+        return self.out(y.transpose(1, 2).reshape(rows, length, -1))
 
     def prune(self, heads: Iterable[int]) -> None:
         """Remove these heads for good; numbers are those of the unpruned layer, and stay so."""
         inner = self.out.in_features
-        self.heads, kept = _forget(self.heads, heads, self.dim)
-        self.q = _rows(self.q, kept)
-        self.kv = _rows(self.kv, torch.cat([kept, kept + inner]))
-        self.out = _columns(self.out, kept)
+        self.heads, kept = kept_heads(self.heads, heads, self.dim)
+        self.q = keep_rows(self.q, kept)
+        self.kv = keep_rows(self.kv, torch.cat([kept, kept + inner]))
+        self.out = keep_columns(self.out, kept)
 
 
 def per_layer(head_mask: Tensor | None, heads: Sequence[int]) -> list[Tensor | None]:
@@ -146,7 +169,7 @@ def per_layer(head_mask: Tensor | None, heads: Sequence[int]) -> list[Tensor | N
     return [row.view(1, -1, 1, 1) if row.dim() == 1 else row for row in rows]
 
 
-def _forget(present: list[int], gone: Iterable[int], dim: int) -> tuple[list[int], Tensor]:
+def kept_heads(present: list[int], gone: Iterable[int], dim: int) -> tuple[list[int], Tensor]:
     """Heads that stay, and the units of theirs among those of the present heads."""
     gone = set(gone)
     kept = [h for h in present if h not in gone]
@@ -156,18 +179,18 @@ def _forget(present: list[int], gone: Iterable[int], dim: int) -> tuple[list[int
     return kept, units[[present.index(h) for h in kept]].flatten()
 
 
-def _rows(linear: nn.Linear, kept: Tensor) -> nn.Linear:
+def keep_rows(linear: nn.Linear, kept: Tensor) -> nn.Linear:
     kept = kept.to(linear.weight.device)
-    return _linear(linear.weight.data[kept], None if linear.bias is None else linear.bias.data[kept])
+    return _linear(type(linear), linear.weight.data[kept], None if linear.bias is None else linear.bias.data[kept])
 
 
-def _columns(linear: nn.Linear, kept: Tensor) -> nn.Linear:
+def keep_columns(linear: nn.Linear, kept: Tensor) -> nn.Linear:
     kept = kept.to(linear.weight.device)
-    return _linear(linear.weight.data[:, kept], None if linear.bias is None else linear.bias.data)
+    return _linear(type(linear), linear.weight.data[:, kept], None if linear.bias is None else linear.bias.data)
 
 
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    smaller = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], bias is not None, device=weight.device)
+def _linear(kind: type[nn.Linear], weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    smaller = nn.utils.skip_init(kind, weight.shape[1], weight.shape[0], bias is not None, device=weight.device)
     smaller.weight = nn.Parameter(weight.clone())
     smaller.bias = None if bias is None else nn.Parameter(bias.clone())
     return smaller

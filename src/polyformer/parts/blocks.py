@@ -31,6 +31,7 @@ class PostNormBlock(nn.Module):
         taps: Taps | None = None,
         source: Tensor | None = None,
         source_layout: Layout | None = None,
+        cross_head_mask: Tensor | None = None,
     ) -> Tensor:
         """x (rows, length, width), or (tokens, width) packed -> the same shape. The source is a cross block's."""
         own = None if state is None else state.own
@@ -50,6 +51,7 @@ class PreNormBlock(PostNormBlock):
         taps: Taps | None = None,
         source: Tensor | None = None,
         source_layout: Layout | None = None,
+        cross_head_mask: Tensor | None = None,
     ) -> Tensor:
         """x (rows, length, width), or (tokens, width) packed -> the same shape."""
         own = None if state is None else state.own
@@ -73,12 +75,13 @@ class PostNormCrossBlock(PostNormBlock):
         taps: Taps | None = None,
         source: Tensor | None = None,
         source_layout: Layout | None = None,
+        cross_head_mask: Tensor | None = None,
     ) -> Tensor:
         """As above; source (rows, source length, width) and its layout, or None to skip the encoder."""
         own, across = (None, None) if state is None else (state.own, state.cross)
         x = self.attn_norm(x + self.drop(self.attn(x, layout, own, head_mask, taps)))
         if source is not None and source_layout is not None:
-            x = self.cross_norm(x + self.drop(self.cross(x, source, source_layout, across, head_mask, taps)))
+            x = self.cross_norm(x + self.drop(self.cross(x, source, source_layout, across, cross_head_mask, taps)))
         return self.ffn_norm(x + self.drop(self.ffn(x)))
 
 
@@ -94,10 +97,11 @@ class PreNormCrossBlock(PostNormCrossBlock):
         taps: Taps | None = None,
         source: Tensor | None = None,
         source_layout: Layout | None = None,
+        cross_head_mask: Tensor | None = None,
     ) -> Tensor:
         """As above."""
         own, across = (None, None) if state is None else (state.own, state.cross)
         x = x + self.drop(self.attn(self.attn_norm(x), layout, own, head_mask, taps))
         if source is not None and source_layout is not None:
-            x = x + self.drop(self.cross(self.cross_norm(x), source, source_layout, across, head_mask, taps))
+            x = x + self.drop(self.cross(self.cross_norm(x), source, source_layout, across, cross_head_mask, taps))
         return x + self.drop(self.ffn(self.ffn_norm(x)))

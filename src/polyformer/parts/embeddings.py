@@ -72,6 +72,38 @@ class PlacedTokens(nn.Module):
         return self.drop(x if types is None else x + self.tokens(types))
 
 
+def token_table(tokens: int, width: int, pad: int | None) -> nn.Embedding:
+    """A table of token vectors; that of the id `pad` starts at zero and gets no gradient."""
+    if pad is not None and not 0 <= pad < tokens:
+        raise ValueError(f"pad_token_id {pad} is outside of a vocabulary of {tokens} tokens: set one of the two.")
+    return nn.Embedding(tokens, width, pad)
+
+
+class ScaledEmbeddings(nn.Module):
+    """Token embeddings times a number, and positions, summed, normalised, dropped out (BART and its kin).
+
+    Args:
+        tokens: the table, which several of these may share.
+        positions: from numbers of positions to vectors.
+        scale: of the token vectors; not of vectors given in place of ids.
+    """
+
+    def __init__(
+        self, tokens: nn.Embedding, positions: nn.Module, norm: nn.Module, dropout: float, scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self.positions = positions
+        self.norm = norm
+        self.drop = nn.Dropout(dropout)
+        self.scale = scale
+
+    def forward(self, ids: Tensor | None, positions: Tensor, vectors: Tensor | None) -> Tensor:
+        """ids (...) int64, positions broadcastable to them; vectors (..., width) for ids -> (..., width)."""
+        x = self.tokens(ids) * self.scale if vectors is None else vectors
+        return self.drop(self.norm(x + self.positions(positions).to(x.dtype)))
+
+
 class LanguageEmbeddings(nn.Module):
     """Token, position and language embeddings, summed, normalised, dropped out (XLM).
 
@@ -173,9 +205,9 @@ def check_ids(ids: Tensor | None, limit: int, name: str, shape: tuple[int, int])
         )
 
 
-def check_length(length: int, limit: int) -> None:
-    """Raise one clear sentence for more tokens than there are positions."""
-    if not tracing() and length > limit:
+def check_length(length: int, limit: int, given: Tensor | None = None) -> None:
+    """Raise one clear sentence for more tokens than there are positions; those `given` by the caller may recur."""
+    if not tracing() and given is None and length > limit:
         raise ValueError(
             f"a sequence of {length} tokens is too long for this model, which knows {limit} positions: "
             f"truncate it (truncation=True, max_length={limit}) or cut it into windows."

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from polyformer.parts.int8 import Int8Linear
 from polyformer.parts.layout import tracing
+from polyformer.parts.linear import Linear
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -97,19 +99,56 @@ class FeedForward(nn.Module):
 
     The inner states are the largest array of a layer. Where nobody else can see them (no gradient, no hook, no graph),
     the activation writes over them: half the memory, and fewer fresh pages from the system, which cost more than it.
+
+    biased: whether the linear maps have biases.
     """
 
-    def __init__(self, width: int, inner: int, act: Activation) -> None:
+    def __init__(self, width: int, inner: int, act: Activation, biased: bool = True) -> None:
         super().__init__()
-        self.up = nn.Linear(width, inner)
-        self.down = nn.Linear(inner, width)
+        self.up: nn.Linear = Linear(width, inner, biased)
+        self.down: nn.Linear = Linear(inner, width, biased)
         self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.up(x)
-        unseen = not (torch.is_grad_enabled() or tracing() or self.up._forward_hooks) and type(self.up) is nn.Linear
-        act = IN_PLACE.get(self.act, self.act) if unseen else self.act
+        act = in_place(self.act) if unseen(self.up) else self.act
         return self.down(act(inner))
+
+
+def unseen(up: nn.Module) -> bool:
+    """Whether nobody but the caller can see what this map has just given."""
+    own = type(up) in (Linear, Int8Linear)
+    return own and not (torch.is_grad_enabled() or tracing() or up._forward_hooks)
+
+
+def in_place(act: Activation) -> Activation:
+    """The same function writing over its argument, if there is one."""
+    if isinstance(act, Dropped) and not act.drop.training:
+        act = act.act
+    return IN_PLACE.get(act, act)
+
+
+class GatedFeedForward(nn.Module):
+    """width -> inner -> width, where half of the inner states, activated, are factors of the other half.
+
+    Shazeer 2020, arXiv 2002.05202: GEGLU where the activation is GELU.
+
+    Args:
+        dropout: of the products.
+    """
+
+    def __init__(self, width: int, inner: int, act: Activation, dropout: float) -> None:
+        super().__init__()
+        self.gate_up: nn.Linear = Linear(width, 2 * inner, bias=False)
+        self.down: nn.Linear = Linear(inner, width, bias=False)
+        self.act = act
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, inner = self.gate_up(x).chunk(2, -1)
+        if unseen(self.gate_up) and not self.drop.training:
+            return self.down(in_place(self.act)(gate).mul_(inner))
+        return self.down(self.drop(self.act(gate) * inner))
 
 
 class ChunkedFeedForward(FeedForward):

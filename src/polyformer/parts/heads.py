@@ -1,8 +1,10 @@
 """The small networks on top of an encoder or decoder."""
 
+import torch
 from torch import Tensor, nn
 
 from polyformer.parts.feedforward import Activation
+from polyformer.parts.linear import Linear
 
 
 class ClassifierHead(nn.Module):
@@ -66,11 +68,44 @@ class WordHead(nn.Module):
 
     def __init__(self, width: int, words: int, bias: bool = True) -> None:
         super().__init__()
-        self.decoder = nn.Linear(width, words, bias)
+        self.decoder = Linear(width, words, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., words)."""
         return self.decoder(x)
+
+
+class ScaledWordHead(WordHead):
+    """The same, read off the states divided by the square root of their width, where vectors of words are of order one.
+
+    mesh-tensorflow transformer.py, shared_embedding_and_softmax_weights.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., words)."""
+        return self.decoder(x * self.decoder.in_features**-0.5)
+
+
+class OffsetWordHead(WordHead):
+    """The same, and numbers that are added to the scores: never trained, and mostly zero (BART's final_logits_bias)."""
+
+    offset: Tensor
+
+    def __init__(self, width: int, words: int) -> None:
+        super().__init__(width, words, bias=False)
+        self.register_buffer("offset", torch.zeros(1, words))
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.offset)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., words)."""
+        return self.decoder(x) + self.offset
+
+    def resize(self, words: int) -> None:
+        """Cut the numbers to so many words, or add zeros."""
+        kept = self.offset[:, :words]
+        self.offset = torch.cat([kept, kept.new_zeros(1, words - kept.shape[1])], 1)
 
 
 class AdaptiveWordHead(nn.Module):
@@ -105,7 +140,7 @@ class LMHead(nn.Module):
         self.dense = nn.Linear(width, inner or width)
         self.act = act
         self.norm = norm
-        self.decoder = nn.Linear(inner or width, words)
+        self.decoder = Linear(inner or width, words)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., words)."""

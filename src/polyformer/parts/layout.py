@@ -138,6 +138,21 @@ class Layout:
         return flat.unflatten(0, (rows, length))
 
 
+@dataclass(frozen=True)
+class BiasedLayout(Layout):
+    """The same for a stack whose layers add one bias to their scores (T5).
+
+    bias: (1, heads, queries, keys), of the longest sequence where packed.
+    """
+
+    bias: Tensor | None = None
+
+    @classmethod
+    def by(cls, layout: Layout, bias: Tensor) -> "BiasedLayout":
+        """A layout with this bias."""
+        return cls(layout.real, layout.mask, layout.causal, layout.positions, layout.packing, bias)
+
+
 def seen_tokens(
     ids: Tensor | None, vectors: Tensor | None, lengths: Tensor | None, pad: int, past: int = 0
 ) -> Tensor | None:

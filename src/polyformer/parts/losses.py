@@ -27,9 +27,14 @@ def token_loss(logits: Tensor, labels: Tensor, real: Tensor | None) -> Tensor:
 
 
 def next_token_loss(logits: Tensor, labels: Tensor, real: Tensor | None) -> Tensor:
-    """Every token predicts the one after it; logits (rows, length, words), labels (rows, length), unshifted -> ()."""
-    labels = labels if real is None else labels.masked_fill(~real, IGNORE)
-    return cross_entropy(logits[:, :-1], labels[:, 1:])
+    """Every token predicts the one after it; logits (rows, length, words), labels (rows, length), unshifted -> ().
+
+    Padding predicts nothing, not even the first real token after it.
+    """
+    words = labels[:, 1:]
+    if real is not None:
+        words = words.masked_fill(~(real[:, :-1] & real[:, 1:]), IGNORE)
+    return cross_entropy(logits[:, :-1], words)
 
 
 def replaced_loss(logits: Tensor, labels: Tensor, real: Tensor | None) -> Tensor:
@@ -80,6 +85,21 @@ def sequence_loss(logits: Tensor, labels: Tensor, problem: str | None) -> Tensor
         f"config.problem_type is {problem!r}; it is one of 'regression', 'single_label_classification' and "
         f"'multi_label_classification'."
     )
+
+
+def retrieval_loss(questions: Tensor, passages: Tensor, positives: Tensor) -> Tensor:
+    """Every question picks its passage out of the batch's, by inner product (Karpukhin et al. 2020, section 3.2).
+
+    questions (questions, width), passages (passages, width), positives (questions,) int64, which passage answers each
+    -> (). All other passages are negatives: those that answer other questions (in-batch negatives), and what else there
+    is, hard negatives mined for any of the questions.
+    """
+    if questions.dim() != 2 or passages.dim() != 2 or questions.shape[1] != passages.shape[1]:
+        raise ValueError(
+            f"questions have shape {tuple(questions.shape)} and passages {tuple(passages.shape)}: a vector of the same "
+            "width for each is wanted."
+        )
+    return cross_entropy(questions @ passages.transpose(0, 1), positives, "positives")
 
 
 def _problem(outputs: int, labels: Tensor) -> str:

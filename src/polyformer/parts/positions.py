@@ -1,5 +1,7 @@
 """How positions are numbered, and position schemes: modules that turn queries and keys into a bias of the scores."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -39,7 +41,7 @@ def sinusoids(positions: int, width: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :width].to(torch.get_default_dtype())
 
 
-def waves(distances: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+def waves(distances: Tensor, width: int, dtype: torch.dtype, rates: torch.dtype | None = None) -> Tensor:
     """All sin, then all cos, of distance / 10000^(2 i / width): what attention by distance reads.
 
     Dai et al. 2019, arXiv 1901.02860, section 3.3.
@@ -47,13 +49,14 @@ def waves(distances: Tensor, width: int, dtype: torch.dtype) -> Tensor:
     Args:
         distances: (count,), of either sign.
         width: even.
+        rates: what the rates are rounded to; what all is worked out in by default.
 
     Returns:
         (count, width), worked out in float32 at least.
     """
     exact = torch.promote_types(dtype, torch.float32)
-    rates = 10000.0 ** (-torch.arange(0, width, 2, dtype=exact, device=distances.device) / width)
-    angles = distances.to(exact)[:, None] * rates
+    steps = torch.arange(0, width, 2, dtype=rates or exact, device=distances.device) / width
+    angles = distances.to(exact)[:, None] * (1 / 10000.0**steps).to(exact)
     return torch.cat([angles.sin(), angles.cos()], -1).to(dtype)
 
 
@@ -85,6 +88,46 @@ class Sinusoids(nn.Embedding):
     def reset_parameters(self) -> None:
         with torch.no_grad():
             self.weight.copy_(sinusoids(*self.weight.shape))
+
+
+def split_sinusoids(positions: int, width: int) -> Tensor:
+    """The same numbers with all sines first, then all cosines, as tensor2tensor has them; (positions, width)."""
+    table = sinusoids(positions, width)
+    return torch.cat([table[:, 0::2], table[:, 1::2]], 1)
+
+
+class SplitSinusoids(nn.Module):
+    """A table of `split_sinusoids`, computed and in no file."""
+
+    table: Tensor
+
+    def __init__(self, positions: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("table", self.values(positions, width), persistent=False)
+
+    @staticmethod
+    def values(positions: int, width: int) -> Tensor:
+        return split_sinusoids(positions, width)
+
+    def reset_buffers(self, device: torch.device) -> None:
+        self.table = self.values(*self.table.shape).to(device)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """(...) int64 -> (..., width), of the table's type."""
+        return self.table[positions]
+
+
+class OffsetPositions(nn.Embedding):
+    """A learnt vector a position, of which the first ones have no use: fairseq keeps their places for padding."""
+
+    offset = 2
+
+    def __init__(self, positions: int, width: int) -> None:
+        super().__init__(positions + self.offset, width)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """(...) int64, counted from 0 -> (..., width)."""
+        return super().forward(positions + self.offset)
 
 
 class RelativeKey(nn.Module):
@@ -121,6 +164,63 @@ class RelativeKeyQuery(RelativeKey):
         e = self.between(q.shape[2], k.shape[2])
         bias = torch.einsum("bhqd,qkd->bhqk", q, e) + torch.einsum("bhkd,qkd->bhqk", k, e)
         return bias * self.scale
+
+
+def spread(distances: Tensor, buckets: int, reach: int) -> Tensor:
+    """Distances from 0 on over so many buckets, int64: half of these are of one distance, the others grow with its
+    logarithm up to `reach`, and the last has all that lies beyond."""
+    near = buckets // 2
+    share = (distances.clamp(min=1).float() / near).log() / math.log(reach / near)
+    far = near + (share * (buckets - near)).long()
+    return torch.where(distances < near, distances, far.clamp(max=buckets - 1))
+
+
+class Buckets(nn.Module):
+    """A learnt number for every head and bucket of distances, added to the scores of all layers of a stack.
+
+    Raffel et al. 2019, arXiv 1910.10683, section 2.1; mesh-tensorflow transformer_layers.py. Half of the buckets are
+    for keys that come later. Of each half, half are of one distance, 0, 1, 2 ...; the others grow with the logarithm of
+    theirs up to `reach`, and the last has all that lies beyond.
+
+    Args:
+        buckets: how many. heads: how many. reach: the distance from which on there are no more buckets.
+    """
+
+    bucket_of: Tensor
+
+    def __init__(self, buckets: int, heads: int, reach: int) -> None:
+        super().__init__()
+        self.buckets, self.reach = buckets, reach
+        self.numbers = nn.Embedding(buckets, heads)
+        self.register_buffer("bucket_of", torch.empty(2 * reach + 1, dtype=torch.int64), persistent=False)
+        self.reset_buffers(self.bucket_of.device)
+
+    def reset_buffers(self, device: torch.device) -> None:
+        """Work out the buckets of the distances -reach to reach."""
+        self.bucket_of = self.bucket(torch.arange(-self.reach, self.reach + 1, device=device))
+
+    def bucket(self, distances: Tensor) -> Tensor:
+        """The buckets of distances from a query back to a key, int64; below 0 where the key comes later."""
+        half = self.buckets // 2
+        return self.spread(distances.abs(), half) + half * (distances < 0)
+
+    def spread(self, distances: Tensor, buckets: int) -> Tensor:
+        return spread(distances, buckets, self.reach)
+
+    def forward(self, queries: int, keys: int) -> Tensor:
+        """(1, heads, queries, keys); the last query stands at the last key."""
+        device = self.bucket_of.device
+        i = torch.arange(keys - queries, keys, device=device)[:, None]
+        distances = i - torch.arange(keys, device=device)
+        found = self.bucket_of[distances.clamp(-self.reach, self.reach) + self.reach]
+        return self.numbers.weight.T[:, found][None]
+
+
+class PastBuckets(Buckets):
+    """The same for a decoder: all buckets are for keys that come earlier."""
+
+    def bucket(self, distances: Tensor) -> Tensor:
+        return self.spread(distances.clamp(min=0), self.buckets)
 
 
 # By config.position_embedding_type; None: a vector a position, added to the token's.

@@ -30,6 +30,8 @@ class Spans(NamedTuple):
 class EndScores(nn.Module):
     """How well each token ends an answer that starts at a given one: two layers over both states, normed between."""
 
+    reads_weights = ("dense",)
+
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.dense = nn.Linear(2 * width, width)

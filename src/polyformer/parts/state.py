@@ -4,6 +4,7 @@ A forward pass works on a `fork()` of the state it is given and gives that back,
 was; nothing is stored on a module.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -48,20 +49,23 @@ class KV:
 class PreallocatedKV:
     """The same in two buffers of `capacity` tokens that are written in place: nothing is copied from step to step.
 
-    States forked from one another share the buffers, so only the newest may be appended to.
+    States forked or reordered from one another share the buffers, so only the newest may be used further.
+
+    buffers: keys and values, (rows or more, heads, capacity, dim), of which the first `rows` count.
     """
 
     capacity: int
     buffers: tuple[Tensor, Tensor] | None = None
     length: int = 0
+    rows: int = 0
 
     @property
     def keys(self) -> Tensor | None:
-        return None if self.buffers is None else self.buffers[0][:, :, : self.length]
+        return None if self.buffers is None else self.buffers[0][: self.rows, :, : self.length]
 
     @property
     def values(self) -> Tensor | None:
-        return None if self.buffers is None else self.buffers[1][:, :, : self.length]
+        return None if self.buffers is None else self.buffers[1][: self.rows, :, : self.length]
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write the keys and values of new tokens; views of all of them come back."""
@@ -70,46 +74,82 @@ class PreallocatedKV:
             raise ValueError(f"{self.length} + {new} tokens do not fit a cache made for {self.capacity}.")
         if self.buffers is None:
             self.buffers = (k.new_empty(rows, heads, self.capacity, dim), v.new_empty(rows, heads, self.capacity, dim))
+            self.rows = rows
         for buffer, fresh in zip(self.buffers, (k, v), strict=True):
-            buffer[:, :, self.length : self.length + new] = fresh
+            buffer[:rows, :, self.length : self.length + new] = fresh
         self.length += new
-        return self.buffers[0][:, :, : self.length], self.buffers[1][:, :, : self.length]
+        return self.buffers[0][:rows, :, : self.length], self.buffers[1][:rows, :, : self.length]
 
     def reorder(self, rows: Tensor) -> "PreallocatedKV":
-        """Take these rows; only the tokens written so far are moved."""
+        """Take these rows. Those that stay where they are do not move, of the others the tokens written so far."""
         if self.buffers is None:
             return PreallocatedKV(self.capacity)
-        moved = PreallocatedKV(self.capacity, None, self.length)
-        fresh = []
-        for buffer in self.buffers:
-            taken = buffer.new_empty(len(rows), *buffer.shape[1:])
-            taken[:, :, : self.length] = buffer[:, :, : self.length].index_select(0, rows)
-            fresh.append(taken)
-        moved.buffers = (fresh[0], fresh[1])
-        return moved
+        places = torch.arange(len(rows), device=rows.device)
+        if len(rows) > len(self.buffers[0]):
+            keys, values = (old.new_empty(len(rows), *old.shape[1:]) for old in self.buffers)
+        else:
+            keys, values = self.buffers
+            places = places[rows != places]
+        if len(places):
+            for old, new in zip(self.buffers, (keys, values), strict=True):
+                moved = old[:, :, : self.length].index_select(0, rows[places])
+                new[:, :, : self.length].index_copy_(0, places, moved)
+        return PreallocatedKV(self.capacity, (keys, values), self.length, len(rows))
 
     def fork(self) -> "PreallocatedKV":
-        return PreallocatedKV(self.capacity, self.buffers, self.length)
+        return PreallocatedKV(self.capacity, self.buffers, self.length, self.rows)
 
     def upto(self, length: int) -> "PreallocatedKV":
         """The first tokens alone; what is appended next takes the place of the others."""
-        return PreallocatedKV(self.capacity, self.buffers, length)
+        return PreallocatedKV(self.capacity, self.buffers, length, self.rows)
 
 
-@dataclass
 class CrossKV:
-    """Keys and values of the encoder's states, projected once and read at every step."""
+    """Keys and values of the encoder's states, projected once and read at every step.
 
-    keys: Tensor | None = None
-    values: Tensor | None = None
+    The beams of a prompt share them: `copies` rows side by side read the same source.
+
+    shared: keys and values as they are held, (sources, heads, source length, dim).
+    """
+
+    def __init__(self, keys: Tensor | None = None, values: Tensor | None = None, copies: int = 1) -> None:
+        self.shared, self.copies = (keys, values), copies
+
+    @property
+    def keys(self) -> Tensor | None:
+        """(rows, heads, source length, dim); a copy where rows share a source."""
+        return _each(self.shared[0], self.copies)
+
+    @keys.setter
+    def keys(self, keys: Tensor) -> None:
+        self.shared = (keys, self.shared[1])
+
+    @property
+    def values(self) -> Tensor | None:
+        return _each(self.shared[1], self.copies)
+
+    @values.setter
+    def values(self, values: Tensor) -> None:
+        self.shared = (self.shared[0], values)
 
     def reorder(self, rows: Tensor) -> "CrossKV":
-        if self.keys is None or self.values is None:
+        """Take these rows; as many side by side as may share a source do."""
+        keys, values = self.shared
+        if keys is None or values is None:
             return CrossKV()
-        return CrossKV(self.keys.index_select(0, rows), self.values.index_select(0, rows))
+        sources, counts = (rows // self.copies).unique_consecutive(return_counts=True)
+        copies = math.gcd(*counts.tolist())
+        sources = sources.repeat_interleave(counts // copies)
+        if not torch.equal(sources, torch.arange(len(keys), device=rows.device)):
+            keys, values = keys.index_select(0, sources), values.index_select(0, sources)
+        return CrossKV(keys, values, copies)
 
     def fork(self) -> "CrossKV":
-        return CrossKV(self.keys, self.values)
+        return CrossKV(*self.shared, self.copies)
+
+
+def _each(held: Tensor | None, copies: int) -> Tensor | None:
+    return held if held is None or copies == 1 else held.repeat_interleave(copies, 0)
 
 
 @dataclass
@@ -164,7 +204,7 @@ class State:
             raise TypeError("past_key_values is a tensor, maybe one meant for another place: give arguments by name.")
         if isinstance(past, Mapping):
             raise TypeError("a cache is no dictionary: begin with State.empty(layers) and give the new tokens alone.")
-        return cls([LayerState(KV(t[0], t[1]), CrossKV(*t[2:4])) for t in past])
+        return cls([LayerState(KV(t[0], t[1]), CrossKV(t[2], t[3]) if len(t) > 2 else CrossKV()) for t in past])
 
     @property
     def length(self) -> int:

@@ -1,8 +1,14 @@
 """One recorder, passed down a stack, for the hidden states and attention weights that a caller asks for."""
 
+from typing import Protocol
+
 from torch import Tensor
 
-from polyformer.parts.layout import Layout
+
+class Unpacks(Protocol):
+    """What undoes how the layers' tokens lie."""
+
+    def unpack(self, x: Tensor) -> Tensor: ...
 
 
 class Taps:
@@ -12,7 +18,7 @@ class Taps:
     attentions, cross_attentions: (rows, heads, queries, keys), one a layer.
     """
 
-    def __init__(self, layout: Layout, *, hidden_states: bool, attentions: bool) -> None:
+    def __init__(self, layout: Unpacks, *, hidden_states: bool, attentions: bool) -> None:
         self.layout = layout
         self.hidden_states: list[Tensor] | None = [] if hidden_states else None
         self.attentions: list[Tensor] | None = [] if attentions else None

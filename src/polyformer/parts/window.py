@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polyformer.parts.attend import attend
-from polyformer.parts.attention import Attention, _forget, _rows
+from polyformer.parts.attention import Attention, keep_rows, kept_heads
 from polyformer.parts.layout import Layout, tracing
 from polyformer.parts.state import KV, PreallocatedKV
 from polyformer.parts.taps import Taps
@@ -363,7 +363,7 @@ class WindowAttention(Attention):
     def prune(self, heads: Iterable[int]) -> None:
         """Remove these heads for good; numbers are those of the unpruned layer, and stay so."""
         gone, inner = list(heads), self.out.in_features
-        _, kept = _forget(self.heads, gone, self.dim)
+        _, kept = kept_heads(self.heads, gone, self.dim)
         super().prune(gone)
-        self.q_global = _rows(self.q_global, kept)
-        self.kv_global = _rows(self.kv_global, torch.cat([kept, kept + inner]))
+        self.q_global = keep_rows(self.q_global, kept)
+        self.kv_global = keep_rows(self.kv_global, torch.cat([kept, kept + inner]))

@@ -1,6 +1,7 @@
 """`pipeline(task, model)`: the one line that most users need."""
 
 import os
+import re
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -12,20 +13,28 @@ if TYPE_CHECKING:
 
     from polyformer.core.config import Config
     from polyformer.core.pretrained import PreTrainedModel
+    from polyformer.retrieval.retriever import Retriever
 
 # A task, the module here and its class.
 TASKS = {
+    "conversational": ("conversational", "ConversationalPipeline"),
     "feature-extraction": ("feature_extraction", "FeatureExtractionPipeline"),
     "fill-mask": ("fill_mask", "FillMaskPipeline"),
     "image-text-classification": ("image_text", "ImageTextClassificationPipeline"),
     "multiple-choice": ("multiple_choice", "MultipleChoicePipeline"),
+    "open-qa": ("open_qa", "OpenQAPipeline"),
     "question-answering": ("question_answering", "QuestionAnsweringPipeline"),
     "sentence-embedding": ("sentence", "SentenceEncoder"),
     "sentence-similarity": ("sentence_similarity", "SentenceSimilarityPipeline"),
+    "summarization": ("text2text", "SummarizationPipeline"),
     "text-classification": ("text_classification", "TextClassificationPipeline"),
+    "text-generation": ("text_generation", "TextGenerationPipeline"),
+    "text2text-generation": ("text2text", "Text2TextGenerationPipeline"),
     "token-classification": ("token_classification", "TokenClassificationPipeline"),
+    "translation": ("translation", "TranslationPipeline"),
     "zero-shot-classification": ("zero_shot", "ZeroShotClassificationPipeline"),
 }
+PAIR = re.compile("translation_([A-Za-z-]+)_to_([A-Za-z-]+)")  # a translation with its languages
 ALIASES = {"ner": "token-classification", "sentiment-analysis": "text-classification"}
 EMBEDDING = ("feature-extraction", "sentence-embedding", "sentence-similarity")  # they have a default model
 
@@ -44,13 +53,19 @@ def pipeline(
     token: str | bool | None = None,
     local_files_only: bool = False,
     subfolder: str = "",
+    index: "str | os.PathLike[str] | Retriever | None" = None,
+    question_encoder: Any = None,
+    src_lang: str | None = None,
+    tgt_lang: str | None = None,
 ) -> Any:
     """A callable that does a task with a model, from text to answer.
 
     Args:
         task: "feature-extraction" (a vector a token), "sentence-embedding" (a vector a text), "sentence-similarity",
             "fill-mask", "text-classification" (or "sentiment-analysis"), "zero-shot-classification",
-            "token-classification" (or "ner"), "question-answering", "multiple-choice", "image-text-classification".
+            "token-classification" (or "ner"), "question-answering", "multiple-choice", "image-text-classification",
+            "open-qa", "text-generation", "conversational", "summarization", "translation" (or
+            "translation_en_to_de"), "text2text-generation".
         model: a folder, a repository of the hub, or a loaded model. Without one, the three tasks that compare vectors
             use all-MiniLM-L6-v2 from the extra [demo].
         config: used instead of the checkpoint's.
@@ -58,6 +73,9 @@ def pipeline(
         device: "cpu", "cuda:1", a number of a GPU or -1 for the CPU; the first GPU, if there is one, by default. A
             loaded model stays where it is unless told to move.
         torch_dtype: type of the weights; float32 by default, "auto" = the file's.
+        index, question_encoder: of "open-qa", whose model is the reader: the passages, a folder or a `Retriever`, and
+            the model that makes vectors of questions, by default the one that the index names.
+        src_lang, tgt_lang: of "translation": the languages by name or code, where calls do not say.
         batch_tokens: how many tokens are computed at once; the default suits the device.
 
     Raises:
@@ -68,7 +86,7 @@ def pipeline(
         >>> fill("Paris is the [MASK] of France.")[0]["token_str"]
         'capital'
     """
-    task = ALIASES.get(task, task)
+    task, pair = resolve(task)
     if task not in TASKS:
         raise ValueError(f"there is no task {task!r} here; there are {', '.join([*TASKS, *ALIASES])}.")
     if model is None:
@@ -81,6 +99,17 @@ def pipeline(
     where = Where(revision, cache_dir, token, local_files_only, subfolder=subfolder)
     module, name = TASKS[task]
     made = getattr(import_module(f"polyformer.pipelines.{module}"), name)
+    given = {"src_lang": src_lang, "tgt_lang": tgt_lang}
+    languages = pair | {name: value for name, value in given.items() if value is not None}
+    if languages and task != "translation":
+        raise ValueError(f"{task} has no {' and '.join(languages)}: only translation has.")
+    if (task == "open-qa") != (index is not None):
+        raise ValueError("open-qa wants index=FOLDER, as `polyformer index build` makes it, and no other task does.")
+    if task == "open-qa":
+        return made.from_pretrained(
+            model, index, question_encoder, config=config, tokenizer=tokenizer, device=device,
+            torch_dtype=torch_dtype, batch_tokens=batch_tokens, where=where,
+        )  # fmt: skip
     if task == "sentence-similarity":
         from polyformer.pipelines.sentence import SentenceEncoder
 
@@ -103,4 +132,11 @@ def pipeline(
         raise ValueError("torch_dtype and config say how to load a model; this one is loaded: use model.to(dtype).")
     else:
         loaded = model
-    return made(loaded, load_tokenizer(tokenizer, loaded, where), device=device, batch_tokens=batch_tokens)
+    own = load_tokenizer(tokenizer, loaded, where)
+    return made(loaded, own, device=device, batch_tokens=batch_tokens, **languages)
+
+
+def resolve(task: str) -> tuple[str, dict[str, str]]:
+    """What a task is called in TASKS, and the languages that its name may hold."""
+    pair = PAIR.fullmatch(task)
+    return ("translation", {"src_lang": pair[1], "tgt_lang": pair[2]}) if pair else (ALIASES.get(task, task), {})

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from polyformer.pipelines.base import Pipeline
-from polyformer.pipelines.rows import Piece, Row, called, policy, rows_of, speaker, tokens_of
+from polyformer.pipelines.rows import Piece, Row, Tokens, called, policy, rows_of, speaker, tokens_of
 
 THRESHOLD = "null_score_diff_threshold"  # the name of run_squad.py
 
@@ -125,7 +125,7 @@ class QuestionAnsweringPipeline(Pipeline):
         found: list[tuple[float, dict[str, Any]]] = []
         seen = set()
         for span in spans:
-            start, end = self._characters(tokens, span, context, options["words"])
+            start, end = characters(tokens, span, context, options["words"])
             if (start, end) not in seen:
                 seen.add((start, end))
                 score = float(np.exp(span.score))
@@ -136,22 +136,6 @@ class QuestionAnsweringPipeline(Pipeline):
             found.sort(key=lambda pair: -pair[0])
         best = [answer for _, answer in found[: options["top_k"]]]
         return best[0] if options["top_k"] == 1 else best
-
-    def _characters(self, tokens: Any, span: Span, context: str, words: bool) -> tuple[int, int]:
-        """Where a span stands in the text, without white space around it."""
-        first, last = span.first, span.last
-        if words:
-            while first > 0 and tokens.words[first] is not None and tokens.words[first - 1] == tokens.words[first]:
-                first -= 1
-            end = len(tokens.ids) - 1
-            while last < end and tokens.words[last] is not None and tokens.words[last + 1] == tokens.words[last]:
-                last += 1
-        start, stop = tokens.spans[first][0], tokens.spans[last][1]
-        while start < stop and context[start].isspace():
-            start += 1
-        while stop > start and context[stop - 1].isspace():
-            stop -= 1
-        return start, stop
 
 
 def candidates(rows: Sequence[Piece], cls: int | None, longest: int, most: int) -> tuple[list[Span], float | None]:
@@ -185,6 +169,23 @@ def candidates(rows: Sequence[Piece], cls: int | None, longest: int, most: int) 
                 spans.append(Span(int(places[i]), int(places[i + length]), float(scores[i, length])))
     spans.sort(key=lambda span: -span.score)
     return spans, None if null is None else float(sum(null - total))
+
+
+def characters(tokens: Tokens, span: Span, context: str, words: bool) -> tuple[int, int]:
+    """Where a span stands in the text, without white space around it; with `words`, made whole words."""
+    first, last = span.first, span.last
+    if words:
+        while first > 0 and tokens.words[first] is not None and tokens.words[first - 1] == tokens.words[first]:
+            first -= 1
+        end = len(tokens.ids) - 1
+        while last < end and tokens.words[last] is not None and tokens.words[last + 1] == tokens.words[last]:
+            last += 1
+    start, stop = tokens.spans[first][0], tokens.spans[last][1]
+    while start < stop and context[start].isspace():
+        start += 1
+    while stop > start and context[stop - 1].isspace():
+        stop -= 1
+    return start, stop
 
 
 def _log_sum(values: np.ndarray, more: float | None) -> float:

@@ -1,0 +1,78 @@
+"""Weights made smaller, or laid out anew, for answering faster on a CPU. Each says that it changes the model."""
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from polyformer.parts.int8 import Int8Linear
+from polyformer.parts.linear import Linear
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def quantize(model: Model) -> Model:
+    """Replace the linear maps, the one to words too, by ones of int8 weights and activations; in place, for good.
+
+    Embedding tables, of which a text reads some rows only, norms and position tables stay as they are: a table that was
+    tied to the map to words is kept in float32 for itself. So do the few maps that are folded into other matrices
+    (`reads_weights` of a module names them). See `polyformer.parts.int8` for how numbers are rounded. The
+    model answers a little differently (benchmarks/generate.py says by how much in perplexity), faster, and can neither
+    be trained nor saved; quantizing anew after loading takes about as long as loading.
+
+    Returns:
+        the same model, in eval mode.
+
+    Raises:
+        ValueError: weights that are not float32 on a CPU, or no linear map left to replace.
+    """
+    kept = _read_elsewhere(model)
+    found = [place for place in _linears(model) if place[2] not in kept]
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no linear map in floating point: is it quantized already?")
+    for weight in (linear.weight for _, _, linear in found):
+        if weight.device.type != "cpu" or weight.dtype != torch.float32:
+            raise ValueError(
+                f"quantize wants float32 weights on the CPU, but found {weight.dtype} on {weight.device}: call "
+                f"model.float().cpu() before."
+            )
+    made: dict[int, Int8Linear] = {}
+    for parent, name, linear in found:
+        if id(linear) not in made:
+            made[id(linear)] = Int8Linear(linear)
+        setattr(parent, name, made[id(linear)])
+    return model.eval()
+
+
+def lay_out_for_one(model: Model) -> Model:
+    """Turn the matrices of every linear map, and tied tables, round in memory, in place: input by input.
+
+    A vector times a matrix then reads memory in long runs, which is the faster way to write one text at a time
+    (benchmarks/generate.py); with several rows the usual order, output by output, is. Nothing else changes: shapes,
+    values, training, saving and loading are as before.
+
+    Returns:
+        the same model.
+    """
+    for _, _, linear in _linears(model):
+        linear.weight.data = linear.weight.data.T.contiguous().T
+    return model
+
+
+def _linears(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """Every plain linear map with the module it is in and its name there; not those that adapters have replaced."""
+    for parent in model.modules():
+        for name, child in parent._modules.items():  # named_children would leave out a second name of the same map
+            if type(child) in (nn.Linear, Linear):
+                yield parent, name, child  # type: ignore[misc]
+
+
+def _read_elsewhere(model: nn.Module) -> set[nn.Module]:
+    """Maps whose weights their parents read, under the names in `reads_weights`, instead of calling them."""
+    return {
+        inner
+        for parent in model.modules()
+        for name in getattr(parent, "reads_weights", ())
+        for inner in getattr(parent, name).modules()
+    }

@@ -1,0 +1,148 @@
+"""Int8 weights and weights laid out anew: against whole-number products by hand, over every architecture."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import polyformer
+from polyformer import GPT2Config, GPT2LMHeadModel
+from polyformer.core.quantize import lay_out_for_one, quantize
+from polyformer.parts.int8 import Int8Linear, eight_bits
+from polyformer.parts.linear import Linear
+from zoo import FAMILIES, batch, make, sentences, without_labels
+
+
+def gpt2(**changes):
+    torch.manual_seed(0)
+    tiny = dict(vocab_size=61, n_positions=32, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=60)
+    model = GPT2LMHeadModel(GPT2Config(**tiny | changes))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_(std=0.3)
+    return model.eval()
+
+
+def in_numbers(x, linear):
+    """The product of the rounded numbers, worked out in whole numbers and float64."""
+    scale_x = x.abs().amax(-1, keepdim=True).double() / 127
+    scale_w = linear.weight.abs().amax(1).double() / 127
+    whole_x, whole_w = (x.double() / scale_x).round().long(), (linear.weight.double() / scale_w[:, None]).round().long()
+    assert whole_x.abs().max() == whole_w.abs().max() == 127
+    y = (whole_x @ whole_w.T).double() * scale_x * scale_w
+    return y if linear.bias is None else y + linear.bias.double()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1, 48), (3, 48), (70, 48), (2, 5, 48)])
+def test_the_product_is_that_of_the_rounded_numbers(shape, bias):
+    torch.manual_seed(len(shape))
+    linear, x = nn.Linear(48, 37, bias), torch.randn(shape)
+    with torch.no_grad():
+        want = in_numbers(x, linear)
+        got = Int8Linear(linear)(x)
+    assert got.dtype == torch.float32
+    # where float32 rounds a number to the other side of a half, one step of it
+    torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=1e-5)
+
+
+def test_it_is_as_far_off_as_rounding_may_be():
+    torch.manual_seed(0)
+    linear, x = nn.Linear(64, 50), torch.randn(20, 64) * torch.logspace(-3, 3, 20)[:, None]
+    w = linear.weight.detach().double()
+    half_x, half_w = x.double().abs().amax(1, keepdim=True) / 254, w.abs().amax(1, keepdim=True) / 254
+    # |xw - (x + a)(w + b)| <= |x||b| + |w||a| + |a||b|
+    most = x.double().abs().sum(1)[:, None] * half_w.T + half_x * w.abs().sum(1) + 64 * half_x * half_w.T
+    with torch.no_grad():
+        off = (Int8Linear(linear)(x).double() - F.linear(x.double(), w, linear.bias.double())).abs()
+    assert (off <= most * 1.0001).all()
+    assert (off > 0).any()
+
+
+def test_numbers_are_within_half_a_step():
+    x = torch.randn(5, 33) * torch.tensor([1.0, 1e-20, 1e20, 0.0, 3.0])[:, None]
+    numbers, scales = eight_bits(x)
+    assert numbers.dtype == torch.int8 and scales.shape == (5, 1)
+    assert ((x.double() - numbers.double() * scales.double()).abs() <= scales.double() * 0.500001).all()
+    assert (numbers[3] == 0).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
+def test_every_architecture_answers_with_int8_maps(family):
+    case = next((c for c in family.cases() if c.kind == "Model"), None) or next(iter(family.cases()))
+    model = make(case, dtype=torch.float32)
+    inputs = without_labels(batch(sentences(case, [7, 7])))
+    with torch.no_grad():
+        want = model(**inputs)[0]
+        assert quantize(model) is model
+        got = model(**inputs)[0]
+    kept = {id(m) for p in model.modules() for n in getattr(p, "reads_weights", ()) for m in getattr(p, n).modules()}
+    left = [name for name, m in model.named_modules() if type(m) in (nn.Linear, Linear) and id(m) not in kept]
+    assert not left
+    assert any(isinstance(m, Int8Linear) for m in model.modules())
+    assert got.shape == want.shape and got.isfinite().all()
+    assert F.cosine_similarity(got.flatten().double(), want.flatten().double(), 0) > 0.8
+
+
+def test_the_map_to_words_is_replaced_and_the_table_kept():
+    model = gpt2()
+    table = model.get_input_embeddings().weight.detach().clone()
+    quantize(model)
+    assert isinstance(model.get_output_embeddings(), Int8Linear)
+    assert torch.equal(model.get_input_embeddings().weight, table)
+    assert sum(isinstance(m, Int8Linear) for m in model.modules()) == 2 * 4 + 1
+
+
+def test_a_text_answers_alone_as_in_a_batch():
+    model = quantize(gpt2())
+    ids = torch.randint(0, 60, (6, 9))
+    with torch.no_grad():
+        together = model(ids).logits
+        alone = torch.cat([model(row[None]).logits for row in ids])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+
+
+def test_it_writes():
+    ids = torch.tensor([[5, 6, 7]])
+    model = quantize(gpt2())
+    text = model.generate(ids, max_new_tokens=6, min_new_tokens=6)
+    again = ids
+    for _ in range(6):  # without a cache
+        with torch.no_grad():
+            scores = model(again).logits[:, -1]
+        scores[:, 60] = float("-inf")
+        again = torch.cat([again, scores.argmax(-1)[:, None]], 1)
+    assert torch.equal(text, again)
+
+
+def test_what_cannot_be_done_says_so(tmp_path):
+    model = quantize(gpt2())
+    with pytest.raises(ValueError, match="no linear map in floating point"):
+        quantize(model)
+    with pytest.raises(TypeError, match="cannot be saved"):
+        model.save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="packed"):
+        _ = model.get_output_embeddings().weight
+    with pytest.raises(ValueError, match="float32 weights on the CPU"):
+        polyformer.quantize(gpt2().bfloat16())
+
+
+def test_weights_laid_out_for_one_are_the_same_weights(tmp_path):
+    model = gpt2()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    parameters = {name: id(p) for name, p in model.named_parameters()}
+    ids = torch.randint(0, 60, (3, 9))
+    with torch.no_grad():
+        want = model(ids).logits
+        assert lay_out_for_one(model) is model
+        got = model(ids).logits
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+    assert model.base_model.layers[0].ffn.up.weight.stride() == (1, 128)
+    assert {name: id(p) for name, p in model.named_parameters()} == parameters
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    model.save_pretrained(tmp_path)
+    loaded = GPT2LMHeadModel.from_pretrained(tmp_path)
+    assert all(torch.equal(p, before[name]) for name, p in loaded.named_parameters())
+    model(ids, labels=ids).loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
