@@ -45,7 +45,7 @@ from polyformer.parts.blocks import PostNormBlock, PostNormCrossBlock
 from polyformer.parts.embeddings import ScaledEmbeddings, batch_shape, check_ids, check_length, check_width, token_table
 from polyformer.parts.feedforward import Dropped, FeedForward, activation, feed_forward
 from polyformer.parts.heads import WordHead
-from polyformer.parts.layout import Layout
+from polyformer.parts.layout import Layout, tracing
 from polyformer.parts.linear import Linear
 from polyformer.parts.losses import IGNORE, cross_entropy
 from polyformer.parts.positions import spread
@@ -265,7 +265,7 @@ class Streams:
 
     @classmethod
     def of(
-        cls, layout: Layout, attention_mask: Tensor | None, length: int, past: int, c: ProphetNetConfig
+        cls, layout: Layout, attention_mask: Tensor | None, length: int, past: int, c: Any
     ) -> "Streams":
         """Of `length` new tokens after `past`; attention_mask (rows, past + length), 0 = padding."""
         device, keys = layout.positions.device, past + length
@@ -283,7 +283,7 @@ class Streams:
         if attention_mask is not None:
             before = before & attention_mask.bool()[:, None, None, None]
         itself = torch.eye(length, dtype=torch.bool, device=device).expand(*before.shape[:3], -1, -1)
-        seen = None if length == 1 and attention_mask is None else before[:, 0]
+        seen = None if attention_mask is None and not tracing() and length == 1 else before[:, 0]
         return cls(near, torch.cat([beyond, own], -1), seen, torch.cat([before, itself], -1))
 
 
@@ -342,8 +342,8 @@ class StreamAttention(nn.Module):
     def __init__(self, width: int, heads: int, buckets: int, dropout: float) -> None:
         super().__init__()
         self.dim, self.heads, self.buckets = width // heads, list(range(heads)), buckets
-        self.qkv = Linear(width, 3 * width)
-        self.out = Linear(width, width)
+        self.qkv: nn.Linear = Linear(width, 3 * width)
+        self.out: nn.Linear = Linear(width, width)
         self.distances = nn.Linear(width, buckets * heads)
         self.dropout = nn.Dropout(dropout)
 
@@ -555,7 +555,7 @@ class ProphetNetModel(ProphetNetPreTrained, EncoderDecoder):
     def packable(self, value: bool) -> None:
         self.encoder.packable = value
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -680,7 +680,11 @@ KEYS = KeyMap(
 ALONE = KeyMap(inside("decoder"), heads=HEADS, fresh=[".cross.", ".cross_norm."], prefix="prophetnet")
 ProphetNetPreTrained.backbone, ProphetNetPreTrained.keys = ProphetNetModel, KEYS
 ProphetNetDecoderModel.backbone, ProphetNetDecoderModel.keys = ProphetNetDecoderModel, ALONE
-ENCODER, DECODER = (KeyMap(half(name), prefix=f"prophetnet.{name}") for name in ("encoder", "decoder"))
+# a half by itself has the bare names; out of the file of a whole it finds its own, and the table that both share
+ENCODER, DECODER = (
+    KeyMap([*half(name), *((f"{name}.{row[0]}", *row[1:]) for row in half(name))], prefix="prophetnet")
+    for name in ("encoder", "decoder")
+)
 ProphetNetEncoder.backbone, ProphetNetEncoder.keys = ProphetNetEncoder, ENCODER
 ProphetNetDecoder.backbone, ProphetNetDecoder.keys = ProphetNetDecoder, DECODER
 

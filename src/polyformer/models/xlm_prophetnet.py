@@ -1,6 +1,6 @@
 """XLM-ProphetNet: ProphetNet for a hundred languages.
 
-Qi et al. 2020, arXiv 2001.04063; microsoft/ProphetNet xProphetNet. Nothing in the architecture differs from ProphetNet's.
+Qi et al. 2020, arXiv 2001.04063; microsoft/ProphetNet, xprophetnet. Nothing in the architecture differs.
 """
 
 from polyformer.core.config import config
