@@ -81,7 +81,7 @@ def off_by(names: Iterable[str]) -> float | None:
 
     worst: float | None = None
     with Oracle(HERE.parent / ".oracle") as reference:
-        for got, want in chain(answers(reference, set(names)), answers_to_pairs(reference, set(names))):
+        for got, want in chain(*(ask(reference, set(names)) for ask in (answers, answers_to_pairs, answers_alone))):
             for name in got.keys() & want.keys():  # what a decoder makes of a source is not kept by all of them there
                 value = got[name]
                 theirs = want[name][tuple(slice(0, size) for size in value.shape)].double()
@@ -123,6 +123,27 @@ def answers_to_pairs(reference: Any, names: set[str]) -> Iterator[tuple[dict[str
         with torch.no_grad():
             got = mmbt.flat(mmbt.with_weights(cls, text, weights, torch.float64)(**inputs))
         yield got, want
+
+
+def answers_alone(reference: Any, names: set[str]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The same of ProphetNet's classes, asked for one text at a time, and of EncoderDecoderModel's pairs of models."""
+    import torch
+
+    import test_encoder_decoder as pairs
+    import test_prophetnet as prophetnet
+
+    for cls in names & {*prophetnet.NAMES}:
+        config = prophetnet.config_of(cls)
+        weights, inputs = reference.init(cls, config, seed=7), prophetnet.inputs_of(cls) | prophetnet.SHOW
+        with torch.no_grad():
+            got = prophetnet.flat(prophetnet.with_weights(cls, weights)(**inputs))
+        yield got, reference.run(cls, config, weights, inputs, dtype=torch.float64)
+    for pair in pairs.PAIRS if pairs.CLS in names else ():
+        config = pairs.config_of(pair)
+        weights, inputs = reference.init(pairs.CLS, config, seed=7), pairs.inputs_of((7, 7)) | prophetnet.SHOW
+        with torch.no_grad():
+            got = prophetnet.flat(pairs.with_weights(pair, weights)(**inputs))
+        yield got, reference.run(pairs.CLS, config, weights, inputs, dtype=torch.float64)
 
 
 def page(measured: dict[str, float | None]) -> str:

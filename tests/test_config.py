@@ -11,6 +11,10 @@ from polyformer.core.config import PASSENGERS, Config
 from polyformer.core.errors import CheckpointError, ConfigError
 from polyformer.core.registry import ARCHITECTURES, config_class
 
+WRITER = {"model_type": "bert", "is_decoder": True, "add_cross_attention": True}
+PARTS_OF = {
+    "encoder-decoder": {"encoder": {"model_type": "bert"}, "decoder": WRITER}
+}  # what a composite has no default for
 SINGLE = [kind for kind in ARCHITECTURES if not config_class(kind).parts]  # a composite's fields are its own
 
 
@@ -28,7 +32,7 @@ def test_every_key_of_the_reference_is_known(kind, oracle):
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_unknown_keys_are_kept_and_written_back(kind, tmp_path):
     values = {"model_type": kind, "our_own_key": [1, {"a": None}], "max_length": 20, "transformers_version": "4.6.1"}
-    (tmp_path / "config.json").write_text(json.dumps(values))
+    (tmp_path / "config.json").write_text(json.dumps(values | PARTS_OF.get(kind, {})))
     config = polyformer.AutoConfig.from_pretrained(tmp_path)
     assert config.our_own_key == [1, {"a": None}]
     config.save_pretrained(tmp_path / "again")

@@ -26,6 +26,7 @@ RENAMES = {  # models that are another under a new name
     ("xlm_roberta", "roberta"),
     ("camembert", "roberta"),
     ("mt5", "t5"),
+    ("xlm_prophetnet", "prophetnet"),
     ("dpr", "bert"),  # a BERT with a projection
 }
 
