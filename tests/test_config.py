@@ -13,7 +13,8 @@ from polyformer.core.registry import ARCHITECTURES, config_class
 
 WRITER = {"model_type": "bert", "is_decoder": True, "add_cross_attention": True}
 PARTS_OF = {
-    "encoder-decoder": {"encoder": {"model_type": "bert"}, "decoder": WRITER}
+    "encoder-decoder": {"encoder": {"model_type": "bert"}, "decoder": WRITER},
+    "rag": {"question_encoder": {"model_type": "dpr"}, "generator": {"model_type": "bart"}},
 }  # what a composite has no default for
 SINGLE = [kind for kind in ARCHITECTURES if not config_class(kind).parts]  # a composite's fields are its own
 

@@ -203,8 +203,10 @@ def test_labels_outside_of_their_range():
     qa = zoo.make(zoo.Case("BertForQuestionAnswering", zoo.BERT.tiny))
     with pytest.raises(ValueError, match="start_positions and end_positions contain -5"):
         qa(ids, start_positions=torch.tensor([-5]), end_positions=torch.tensor([1]))
+    choice = zoo.make(zoo.Case("BertForMultipleChoice", zoo.BERT.tiny))
     with pytest.raises(ValueError, match=r"\(rows, choices, length\)"):
-        zoo.make(zoo.Case("BertForMultipleChoice", zoo.BERT.tiny))(ids)
+        choice(ids[0])
+    assert torch.equal(choice(ids).logits, choice(ids[:, None]).logits)  # one choice
 
 
 def test_arguments_of_the_class(folder):

@@ -336,8 +336,9 @@ def _remembered(case: Case, memory: Memory, i: int) -> dict[str, Tensor]:
     return {f"mems.{layer}": states[rows][real[rows]] for layer, states in enumerate(memory.layers)}
 
 
-def assert_same(got: Mapping[str, Tensor], want: Mapping[str, Tensor], tol: float) -> None:
-    """Same names, same shapes, no value further off than tol + tol * |want|."""
-    assert got.keys() == want.keys()
+def assert_same(got: Mapping[str, Tensor], want: Mapping[str, Tensor], tol: float, where: str = "") -> None:
+    """Same names, same shapes, no value further off than tol + tol * |want|; `where` goes before what is wrong."""
+    assert got.keys() == want.keys(), where
     for name in want:
-        torch.testing.assert_close(got[name], want[name], rtol=tol, atol=tol, msg=lambda m, n=name: f"{n}: {m}")
+        close = {"rtol": tol, "atol": tol, "msg": lambda m, n=name: f"{where} {n}: {m}"}
+        torch.testing.assert_close(got[name], want[name], **close)

@@ -68,6 +68,7 @@ _NAMES = {
     "ReformerForSequenceClassification ReformerForQuestionAnswering",
     "models.mmbt": "MMBTConfig MMBTPreTrained MMBTModel MMBTForClassification",
     "models.encoder_decoder": "EncoderDecoderConfig EncoderDecoderModel",
+    "models.rag": "RagConfig RagPreTrained RagModel RagTokenForGeneration RagSequenceForGeneration",
     "models.prophetnet": "ProphetNetConfig ProphetNetPreTrained ProphetNetModel ProphetNetEncoder ProphetNetDecoder "
     "ProphetNetForConditionalGeneration ProphetNetForCausalLM",
     "models.xlm_prophetnet": "XLMProphetNetConfig XLMProphetNetPreTrained XLMProphetNetModel XLMProphetNetEncoder "
@@ -111,6 +112,7 @@ _NAMES = {
     "generation": "GenerationConfig LogitsProcessor StoppingCriteria Constraint PhrasalConstraint "
     "DisjunctiveConstraint TextStreamer TextIteratorStreamer TrieGuide RegexGuide GrammarGuide",
     "parts.pooling": "AveragePooler",
+    "retrieval": "RagRetriever",
     "pipelines": "pipeline Pipeline SentenceEncoder Conversation",
 }
 _ALIASES = {  # another name for the same class

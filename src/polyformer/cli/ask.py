@@ -25,7 +25,8 @@ EXAMPLES = """\
 """
 MORE = """\
 The index (polyformer index build) finds passages; the model, DPR's reader or one for extractive question answering,
-reads them. An answer comes with its document and the characters where it stands there."""
+reads them; RAG writes an answer from all of them. An answer comes with its document and the characters where it stands
+there."""
 
 
 def add(commands: Any) -> None:

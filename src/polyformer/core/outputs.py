@@ -308,3 +308,57 @@ class Seq2SeqQuestionAnsweringModelOutput(ModelOutput):
     encoder_last_hidden_state: Tensor | None = None
     encoder_hidden_states: Tensors | None = None
     encoder_attentions: Tensors | None = None
+
+
+@dataclass
+class RetrievAugLMOutput(ModelOutput):
+    """What RAG gives before it sums over passages.
+
+    logits: (rows * passages, decoder length, words), the generator's after each passage.
+    doc_scores: (rows, passages), how near the passages are to the question.
+    retrieved_doc_embeds (rows, passages, width), retrieved_doc_ids (rows, passages), context_input_ids and
+        context_attention_mask (rows * passages, length): what was retrieved, where that is wanted.
+    question_...: of the question encoder, its vectors (rows, width) being question_encoder_last_hidden_state.
+    generator_...: of the generator's encoder and decoder.
+    """
+
+    logits: Tensor
+    doc_scores: Tensor
+    past_key_values: State | None = None
+    retrieved_doc_embeds: Tensor | None = None
+    retrieved_doc_ids: Tensor | None = None
+    context_input_ids: Tensor | None = None
+    context_attention_mask: Tensor | None = None
+    question_encoder_last_hidden_state: Tensor | None = None
+    question_enc_hidden_states: Tensors | None = None
+    question_enc_attentions: Tensors | None = None
+    generator_enc_last_hidden_state: Tensor | None = None
+    generator_enc_hidden_states: Tensors | None = None
+    generator_enc_attentions: Tensors | None = None
+    generator_dec_hidden_states: Tensors | None = None
+    generator_dec_attentions: Tensors | None = None
+    generator_cross_attentions: Tensors | None = None
+
+
+@dataclass
+class RetrievAugLMMarginOutput(ModelOutput):
+    """loss, (rows,) or with reduce_loss (), logits, of RAG-Token with do_marginalize (rows, decoder length, words), and
+    what RAG gives before it sums over passages."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    doc_scores: Tensor | None = None
+    past_key_values: State | None = None
+    retrieved_doc_embeds: Tensor | None = None
+    retrieved_doc_ids: Tensor | None = None
+    context_input_ids: Tensor | None = None
+    context_attention_mask: Tensor | None = None
+    question_encoder_last_hidden_state: Tensor | None = None
+    question_enc_hidden_states: Tensors | None = None
+    question_enc_attentions: Tensors | None = None
+    generator_enc_last_hidden_state: Tensor | None = None
+    generator_enc_hidden_states: Tensors | None = None
+    generator_enc_attentions: Tensors | None = None
+    generator_dec_hidden_states: Tensors | None = None
+    generator_dec_attentions: Tensors | None = None
+    generator_cross_attentions: Tensors | None = None

@@ -94,6 +94,7 @@ ARCHITECTURES = {
     ),
     "mmbt": Architecture("mmbt", "MMBT"),
     "encoder-decoder": Architecture("encoder_decoder", "EncoderDecoder", (("seq2seq-lm", "EncoderDecoderModel"),)),
+    "rag": Architecture("rag", "Rag"),
     "bart": Architecture("bart", "Bart", _fills("Bart")),
     "mbart": Architecture("mbart", "MBart", _fills("MBart")),
     "pegasus": Architecture("pegasus", "Pegasus", (("pretraining", "PegasusForConditionalGeneration"),)),

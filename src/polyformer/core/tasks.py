@@ -186,7 +186,7 @@ class SequenceClassification(Task):
 
 
 class MultipleChoice(Task):
-    """Which of several continuations is right; inputs are (rows, choices, length)."""
+    """Which of several continuations is right; inputs are (rows, choices, length), or (rows, length): one."""
 
     vector = True
 
@@ -197,15 +197,18 @@ class MultipleChoice(Task):
 
     def answer(self, inputs: dict[str, Any], labels: Tensor | None = None) -> MultipleChoiceModelOutput:
         """labels: (rows,) number of the right choice."""
-        given = inputs.get("input_ids") if inputs.get("input_ids") is not None else inputs.get("inputs_embeds")
-        if given is None or given.dim() < 3:
+        ids, vectors = inputs.get("input_ids"), inputs.get("inputs_embeds")
+        given, axes = (vectors, 4) if ids is None else (ids, 3)
+        if given is None or given.dim() not in (axes - 1, axes):
             raise ValueError("multiple choice takes inputs of shape (rows, choices, length): one row a question.")
-        choices = given.shape[1]
-        # (rows, choices, length, ...) -> (rows * choices, length, ...)
-        flat = {
-            name: value.flatten(0, 1) if torch.is_tensor(value) and name != "head_mask" else value
-            for name, value in inputs.items()
-        }
+        choices, flat = 1, inputs
+        if given.dim() == axes:
+            choices = given.shape[1]
+            # (rows, choices, length, ...) -> (rows * choices, length, ...)
+            flat = {
+                name: value.flatten(0, 1) if torch.is_tensor(value) and name != "head_mask" else value
+                for name, value in inputs.items()
+            }
         outputs = self.encode(flat)
         logits = self.classifier(self.read(outputs, flat)).view(-1, choices)
         loss = None if labels is None else cross_entropy(logits, labels)

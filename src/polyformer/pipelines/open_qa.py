@@ -12,10 +12,12 @@ import torch
 
 from polyformer.core.config import Config, read_config
 from polyformer.models.dpr import DPRReader
+from polyformer.models.rag import RagForGeneration, RagSequenceForGeneration, RagTokenForGeneration
 from polyformer.pipelines.batching import windows
 from polyformer.pipelines.loading import Where, device_of, load_model, load_tokenizer
 from polyformer.pipelines.passage_encoder import PassageEncoder, load_passage_encoder
 from polyformer.pipelines.passage_reader import Answer, Asked, DPRSpanReader, Reader, SpanReader
+from polyformer.pipelines.passage_writer import RagWriter
 from polyformer.pipelines.progress import Progress
 from polyformer.pipelines.question_answering import QuestionAnsweringPipeline
 from polyformer.pipelines.rows import called, check_texts
@@ -55,11 +57,16 @@ class OpenQAPipeline:
     ) -> Self:
         """From a reader and an index.
 
-        model: DPR's reader or a model for extractive question answering, loaded or by name; or any `Reader`.
-        index: a folder, or a `Retriever`. question_encoder: by default what the index names.
+        model: DPR's reader, a model for extractive question answering, or RAG, loaded or by name; or any `Reader`.
+        index: a folder, or a `Retriever`. question_encoder: by default the reader's own, as RAG has one, or what the
+            index names.
         """
         where = where or Where()
         found = PassageIndex(index) if isinstance(index, (str, os.PathLike)) else index
+        reader = reader_of(
+            model, tokenizer, where, config=config, device=device, torch_dtype=torch_dtype, batch_tokens=batch_tokens
+        )
+        question_encoder = question_encoder or getattr(reader, "question_encoder", None)
         if question_encoder is None:
             if not isinstance(found, PassageIndex):
                 raise ValueError("this index names no model for questions: give one as question_encoder=...")
@@ -69,9 +76,6 @@ class OpenQAPipeline:
                 question_encoder, "questions", device=device, batch_tokens=batch_tokens,
                 where=Where(cache_dir=where.cache_dir, token=where.token, local_files_only=where.local_files_only),
             )  # fmt: skip
-        reader = reader_of(
-            model, tokenizer, where, config=config, device=device, torch_dtype=torch_dtype, batch_tokens=batch_tokens
-        )
         return cls(found, question_encoder, reader)
 
     def __call__(
@@ -174,14 +178,24 @@ def reader_of(
     if isinstance(model, (str, os.PathLike)):
         kind = config.model_type if config is not None else read_config(model, **where.options()).get("model_type")
         given: dict[str, Any] = {"config": config, "torch_dtype": torch_dtype}
-        if kind == "dpr":
+        if kind == "rag":
+            model = _rag(model, where).from_pretrained(model, device=device_of(device), **given, **where.options())
+        elif kind == "dpr":
             model = DPRReader.from_pretrained(model, device=device_of(device), strict=True, **given, **where.options())
         else:
             model = load_model(model, where, task="question-answering", device=device, **given)
     tokenizer = load_tokenizer(tokenizer, model, where)
+    if isinstance(model, RagForGeneration):
+        return RagWriter(model, tokenizer, device=device, batch_tokens=batch_tokens)
     if isinstance(model, DPRReader):
         return DPRSpanReader(model, tokenizer, device=device, batch_tokens=batch_tokens)
     return SpanReader(QuestionAnsweringPipeline(model, tokenizer, device=device, batch_tokens=batch_tokens))
+
+
+def _rag(name: str | os.PathLike[str], where: Where) -> type[RagForGeneration]:
+    """The class that a checkpoint of RAG was saved by; RAG-Token where it does not say."""
+    saved = read_config(name, **where.options()).get("architectures") or []
+    return RagSequenceForGeneration if RagSequenceForGeneration.__name__ in saved else RagTokenForGeneration
 
 
 def _check(questions: Sequence[str], first: int) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from polyformer.retrieval.faiss_kinds import HNSW, IVF, Int8
     from polyformer.retrieval.index import PassageIndex
     from polyformer.retrieval.passage import Document, Passage
+    from polyformer.retrieval.rag import RagRetriever
     from polyformer.retrieval.readers import read_documents
     from polyformer.retrieval.retriever import Found, Retriever
     from polyformer.retrieval.split import passages_of
@@ -28,6 +29,7 @@ _HOME = {
     "Int8": "faiss_kinds",
     "Passage": "passage",
     "PassageIndex": "index",
+    "RagRetriever": "rag",
     "Retriever": "retriever",
     "accelerate": "write",
     "add": "write",
@@ -38,8 +40,8 @@ _HOME = {
 }
 
 __all__ = [
-    "HNSW", "IVF", "Document", "Found", "Int8", "Passage", "PassageIndex", "Retriever", "accelerate", "add", "build",
-    "delete", "passages_of", "read_documents",
+    "HNSW", "IVF", "Document", "Found", "Int8", "Passage", "PassageIndex", "RagRetriever", "Retriever", "accelerate",
+    "add", "build", "delete", "passages_of", "read_documents",
 ]  # fmt: skip
 
 
