@@ -81,6 +81,10 @@ class Candidates(NamedTuple):
     tokens: Tensor
     ended: Tensor
 
+    def going_on(self, beams: int) -> Tensor:
+        """(prompts, candidates) -> (prompts, beams): the best that do not end."""
+        return self.ended.to(torch.uint8).argsort(dim=1, stable=True)[:, :beams]
+
 
 class Plan:
     """How beams go on: by the best words, or drawn ones.
@@ -113,6 +117,20 @@ class Plan:
         tokens = places % words
         return Candidates(totals, places // words, tokens, torch.isin(tokens, s.eos))
 
+    def best(self, s: Search, logits: Tensor, sums: Tensor) -> Candidates:
+        """The same as `candidates` where nothing changes the scores of words: only the best of a beam are summed up.
+
+        Args:
+            logits: (living prompts * beams, words). sums: (living prompts, beams).
+        """
+        prompts, beams = sums.shape
+        wanted = beams * max(2, 1 + len(s.options.eos_ids))
+        values, tokens = logits.topk(min(wanted, logits.shape[1]))
+        values = values - logits.logsumexp(-1, keepdim=True) + sums.view(-1, 1)
+        totals, places = values.view(prompts, -1).topk(min(wanted, values.numel() // prompts))
+        best = tokens.view(prompts, -1).gather(1, places)
+        return Candidates(totals, places // values.shape[1], best, torch.isin(best, s.eos))
+
     def accepts(self, text: Tensor) -> bool:
         """Whether a text (length,) may be an answer."""
         return True
@@ -133,8 +151,9 @@ def beam_search(s: Search, count: int, plan: Plan | None = None) -> Found:
     if not o.do_sample:  # drawn beams go apart by themselves
         sums[:, :, 1:] = UNBORN
     ids, trail = s.ids, s.ids.new_empty(len(s.ids), 0)
+    plain = _plain(s, plan)
     while True:
-        scores = s.step(ids).log_softmax(-1)
+        scores = s.step(ids) if plain else s.step(ids).log_softmax(-1)
         sources, tokens, sums = _extend(s, plan, ids, trail, scores, sums.to(scores.dtype), found, living)
         rows = sources.flatten()
         ids = torch.cat([ids[rows], tokens.flatten()[:, None]], 1)
@@ -172,7 +191,8 @@ def _extend(
     """One word more for every beam; texts that end are kept in `found`.
 
     Args:
-        ids: (prompts * beams, length); scores: (prompts * beams, words), log-probabilities.
+        ids: (prompts * beams, length); scores: (prompts * beams, words), log-probabilities, or logits where the search
+            is plain.
         sums: (prompts, groups, beams of a group), log-probability of each beam.
 
     Returns:
@@ -180,6 +200,12 @@ def _extend(
     """
     prompts, groups, beams = sums.shape
     rows = torch.arange(len(ids), device=ids.device).view(prompts, groups, beams)
+    if _plain(s, plan):
+        c = plan.best(s, scores, sums[:, 0])
+        _keep_ended(plan, c, rows[:, 0], ids, trail, found, living)
+        best = c.going_on(beams)
+        sources, tokens, totals = (t.gather(1, best)[:, None] for t in (c.beams, c.tokens, c.totals))
+        return rows[:, 0].gather(1, sources[:, 0])[:, None], tokens, totals
     place = torch.tensor(living, device=ids.device)
     diversity = Diversity(s.options.diversity_penalty) if s.options.diversity_penalty else None
     sources, tokens, totals, seen = torch.empty_like(rows), torch.empty_like(rows), torch.empty_like(sums), []
@@ -194,12 +220,19 @@ def _extend(
         seen.append(value.view(prompts, 1, beams, -1))
         c = plan.candidates(s, value.view(prompts, beams, -1), ids[mine], place, len(found))
         _keep_ended(plan, c, rows[:, g], ids, trail, found, living)
-        # (prompts, candidates) -> (prompts, beams): the best that go on
-        best = c.ended.to(torch.uint8).argsort(dim=1, stable=True)[:, :beams]
+        best = c.going_on(beams)
         sources[:, g] = rows[:, g].gather(1, c.beams.gather(1, best))
         tokens[:, g], totals[:, g] = c.tokens.gather(1, best), c.totals.gather(1, best)
-    s.saw(torch.cat(seen, 1).view(len(ids), -1))
+    if s.scores is not None:
+        s.saw(torch.cat(seen, 1).view(len(ids), -1))
     return sources, tokens, totals
+
+
+def _plain(s: Search, plan: Plan) -> bool:
+    """Whether nothing looks at the scores of words, or changes them, before the best are taken."""
+    o = s.options
+    changed = s.process.all or s.warp.all or o.do_sample or o.num_beam_groups > 1
+    return type(plan) is Plan and not (changed or s.scores is not None or s.stop.foreign)
 
 
 def _keep_ended(

@@ -264,9 +264,7 @@ class Streams:
     foreseen: Tensor
 
     @classmethod
-    def of(
-        cls, layout: Layout, attention_mask: Tensor | None, length: int, past: int, c: Any
-    ) -> "Streams":
+    def of(cls, layout: Layout, attention_mask: Tensor | None, length: int, past: int, c: Any) -> "Streams":
         """Of `length` new tokens after `past`; attention_mask (rows, past + length), 0 = padding."""
         device, keys = layout.positions.device, past + length
         place, key = torch.arange(past, keys, device=device)[:, None], torch.arange(keys, device=device)

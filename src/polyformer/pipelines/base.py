@@ -28,6 +28,7 @@ from polyformer.pipelines.rows import OVERLAP, Row, called, check_texts, rows_of
 # 23.4 23.0 23.6 25.3. Two threads share a batch: texts of 128 tokens a second at 512, 768, 1024, 1280, 1536, 2048,
 # 3072: 84 87 83 90 89 89 79. A GPU wants to be filled.
 CPU_TOKENS_A_THREAD, CPU_TOKENS_MOST = 768, 2048
+CPU_NUMBERS = CPU_TOKENS_A_THREAD * 1536  # of that array; a narrower model takes more tokens to fill as much
 GPU_TOKENS = 32768
 
 ALONE = -1  # the number of a text that is the only one
@@ -59,7 +60,7 @@ class Pipeline(ABC):
     ) -> None:
         self.model = (model if device is None else model.to(device_of(device))).eval()
         self.tokenizer = tokenizer
-        self.batch_tokens = check_budget(batch_tokens) or default_budget(self.device)
+        self.batch_tokens = check_budget(batch_tokens) or default_budget(self.model)
 
     # ---- what a task says ----
 
@@ -177,11 +178,13 @@ def in_batches(columns: Columns, budget: int, device: torch.device) -> Iterator[
         yield numbers, inputs
 
 
-def default_budget(device: torch.device) -> int:
-    """How many tokens to compute at once: what suits the device, and how many threads share a batch."""
-    if device.type != "cpu":
+def default_budget(model: PreTrainedModel) -> int:
+    """How many tokens to compute at once: what suits the device, the model's width, and the threads of a batch."""
+    if model.device.type != "cpu":
         return GPU_TOKENS
-    return min(CPU_TOKENS_A_THREAD * torch.get_num_threads(), CPU_TOKENS_MOST)
+    inner = getattr(model.config, "intermediate_size", None) or 1536
+    each = max(CPU_TOKENS_A_THREAD, CPU_NUMBERS // inner)
+    return min(each * torch.get_num_threads(), CPU_TOKENS_MOST)
 
 
 def check_budget(batch_tokens: int | None) -> int | None:

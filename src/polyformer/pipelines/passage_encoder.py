@@ -70,7 +70,7 @@ class DPRVectors:
 
     def __init__(self, model: DPREncoder, tokenizer: Any, name: str = "", *, batch_tokens: int | None = None) -> None:
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
-        self.batch_tokens = check_budget(batch_tokens) or default_budget(model.device)
+        self.batch_tokens = check_budget(batch_tokens) or default_budget(model)
 
     def questions(self, texts: Sequence[str]) -> np.ndarray:
         check_texts(texts)

@@ -57,7 +57,7 @@ class SentenceEncoder:
         self.pooling = None if own_pooling else recipe.pooling or TokenPooling()
         self.layers = nn.ModuleList(recipe.layers).to(self.device).eval()
         self.prompts, self.default_prompt, self.lower = recipe.prompts, recipe.prompt, recipe.lower
-        self.batch_tokens = check_budget(batch_tokens) or default_budget(self.device)
+        self.batch_tokens = check_budget(batch_tokens) or default_budget(self.model)
         limits = [recipe.max_length, longest_input(tokenizer, model)]
         self.max_length: int | None = min((limit for limit in limits if limit), default=None)
 
