@@ -126,11 +126,12 @@ def answers_to_pairs(reference: Any, names: set[str]) -> Iterator[tuple[dict[str
 
 
 def answers_alone(reference: Any, names: set[str]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """The same of ProphetNet's classes, asked for one text at a time, and of EncoderDecoderModel's pairs of models."""
+    """The same of ProphetNet's classes, asked for one text at a time, of EncoderDecoderModel's pairs of models, of RAG's."""
     import torch
 
     import test_encoder_decoder as pairs
     import test_prophetnet as prophetnet
+    import test_rag as rag
 
     for cls in names & {*prophetnet.NAMES}:
         config = prophetnet.config_of(cls)
@@ -144,6 +145,13 @@ def answers_alone(reference: Any, names: set[str]) -> Iterator[tuple[dict[str, A
         with torch.no_grad():
             got = prophetnet.flat(pairs.with_weights(pair, weights)(**inputs))
         yield got, reference.run(pairs.CLS, config, weights, inputs, dtype=torch.float64)
+    for cls in names & {rag.TOKEN, rag.SEQUENCE}:
+        weights, inputs = reference.init(cls, rag.config_of(), seed=7), rag.passages() | {"labels": rag.LABELS}
+        model = rag.make(cls)
+        model.load_state_dict(weights)
+        with torch.no_grad():
+            got = prophetnet.flat(model.double().eval()(**inputs))
+        yield got, reference.run(cls, rag.config_of(), weights, inputs, dtype=torch.float64)
 
 
 def page(measured: dict[str, float | None]) -> str:
