@@ -135,7 +135,12 @@ def main() -> None:
         "per word": round(perplexity(model, test[:20000]).per(len(tokenizer.decode(test[:20000]).split())), 2),
     }  # fmt: skip
     model.generation_config = GenerationConfig(
-        do_sample=True, top_k=40, max_new_tokens=60, bos_token_id=eos, eos_token_id=eos, pad_token_id=eos
+        do_sample=True,
+        top_k=40,
+        max_new_tokens=min(60, args.length // 2),
+        bos_token_id=eos,
+        eos_token_id=eos,
+        pad_token_id=eos,
     )
     model.save_pretrained(args.output)
     if args.peer:
