@@ -560,7 +560,7 @@ def test_pipeline_takes_a_loaded_model(tiny: Path) -> None:
 
 
 def test_pipeline_names_what_is_wrong(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="there is no task 'fill-masks' here; there are feature-extraction, fill-mask"):
+    with pytest.raises(ValueError, match="there is no task 'fill-masks' here; there are .*, fill-mask,"):
         pipeline("fill-masks", tiny)
     with pytest.raises(ValueError, match="fill-mask has no default model"):
         pipeline("fill-mask")
