@@ -8,7 +8,7 @@ LENGTHS = (9, 4, 12, 7, 7)
 ALL = {"output_attentions": True, "output_hidden_states": True}
 
 
-@zoo.each()
+@zoo.each(zoo.own())
 def test_batch_of_one_is_batch_of_n_is_permuted_batch(case):
     model = zoo.make(case)
     rows = zoo.sentences(case, LENGTHS)

@@ -370,7 +370,7 @@ def test_run_answers_a_file_of_questions(
     code, out, _ = call("run", "open-qa", QUESTIONS[0], "--model", models["reader"], "--index", dpr_index)
     assert code == 0 and "doc " in out
     code, _, err = call("run", "open-qa", QUESTIONS[0], "--model", models["reader"])
-    assert code == 1 and "open-qa wants index=FOLDER" in err
+    assert code == 2 and "open-qa wants --index" in err
 
 
 def test_the_command_adds_deletes_and_speeds_up(

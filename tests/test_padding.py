@@ -51,7 +51,7 @@ def test_loss_and_gradients(case):
         zoo.assert_same(other, found[0], 1e-8)
 
 
-@zoo.each([c for c in zoo.CASES if c.per_token and "labels" in c.arguments])
+@zoo.each([c for c in zoo.own() if c.per_token and "labels" in c.arguments])
 def test_labels_under_padding_do_not_count(case):
     model = zoo.make(case)
     inputs = zoo.batch(zoo.sentences(case, LENGTHS))
@@ -86,7 +86,7 @@ def test_a_hole_in_the_mask_keeps_its_position(case):
         torch.testing.assert_close(again, holed.last_hidden_state[mask.bool()], rtol=1e-9, atol=1e-9)
 
 
-@zoo.each([c for c in zoo.plain(zoo.originals()) if c.base])
+@zoo.each([c for c in zoo.plain(zoo.own()) if c.base])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_vectors_in_place_of_ids(case, side):
     """The same answer for the ids' own vectors."""

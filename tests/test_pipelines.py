@@ -397,7 +397,7 @@ def test_minilm_equals_sentence_transformers_in_any_order_and_batch(minilm: Path
     texts = docstrings(500)
     wanted = peer_vectors(minilm, texts)
     encoder = SentenceEncoder.from_pretrained(minilm)
-    for budget in (300, None, 20_000):
+    for budget in (300, 20_000):
         order = random.sample(range(len(texts)), len(texts))
         got = encoder.encode([texts[i] for i in order], batch_tokens=budget)
         np.testing.assert_allclose(got, wanted[order], atol=1e-5)

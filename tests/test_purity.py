@@ -15,7 +15,7 @@ def tensors(outputs):
     return {n: v for n, v in outputs.items() if isinstance(v, torch.Tensor)}
 
 
-@zoo.each()
+@zoo.each(zoo.own())
 def test_inputs_and_weights_stay_as_they_are(case):
     model = zoo.make(case)
     inputs = zoo.batch(zoo.sentences(case, (7, 4)))
@@ -28,7 +28,7 @@ def test_inputs_and_weights_stay_as_they_are(case):
     assert before[2] == model.config.to_dict()
 
 
-@zoo.each()
+@zoo.each(zoo.own())
 def test_eval_is_deterministic_and_a_seed_reproduces_training(case):
     model = zoo.make(case, **DROPOUT)
     inputs = zoo.batch(zoo.sentences(case, (7, 4)))
@@ -56,7 +56,7 @@ def test_a_new_model_follows_the_seed(case):
     assert any(not torch.equal(one[n], other[n]) for n in one)
 
 
-@zoo.each([c for c in zoo.CASES if zoo.FAMILY[c.family].starts_alike])
+@zoo.each([c for c in zoo.own() if zoo.FAMILY[c.family].starts_alike])
 def test_initial_weights_are_the_paper_s(case):
     """Normal with config.initializer_range, biases zero, norms one, the padding vector zero (BERT, appendix A.2)."""
     family = zoo.FAMILY[case.family]
@@ -80,7 +80,7 @@ def test_initial_weights_are_the_paper_s(case):
     assert (model.get_input_embeddings().weight[model.config.pad_token_id] == 0).all() == family.padding_row
 
 
-@zoo.each([c for c in zoo.CASES if not c.name or "pooling" in c.name])
+@zoo.each([c for c in zoo.own() if not c.name or "pooling" in c.name])
 def test_copies_and_pickles_answer_alike(case):
     model = zoo.make(case)
     inputs = zoo.batch(zoo.sentences(case, (7, 4)))

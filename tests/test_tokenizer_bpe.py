@@ -300,7 +300,7 @@ def test_ctrl_is_bpe_by_definition(toks, folders, text):
 
 
 def test_ctrl_white_space_is_unicodes(toks):
-    chars = [chr(i) for i in range(0x11000) if not 0xD800 <= i < 0xE000]
+    chars = [chr(i) for i in range(0x3100)]  # the last of them is U+3000
     batch = toks[CTRLTokenizer]([f"a{c}b" for c in chars])
     apart = {c for i, c in enumerate(chars) if max(batch.word_ids(i)) == 1}
     assert apart == set(SPACES)

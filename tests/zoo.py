@@ -55,9 +55,23 @@ def originals() -> list[Case]:
     return [case for case in CASES if FAMILY[case.family].rename_of is None]
 
 
+# Variants that are the same lines of code in every family: losses, activations, tying, chunks, BERT's positions.
+SHARED = ("regression", "multi_label", "relu", "untied", "pad_5", "chunked", "relative_key", "relative_key_query")
+FIRST = {(case.kind, case.name): case.family for case in reversed(CASES)}  # the first family with such a case
+
+
 def own(cases: Iterable[Case] = CASES) -> list[Case]:
-    """Cases that are code of their own: no renames, unless everything is asked for."""
-    return [case for case in cases if THOROUGH or FAMILY[case.family].rename_of is None]
+    """Cases that are code of their own; all of them, if everything is asked for.
+
+    So no renames, no variant of shared code that a family before has, and of the poolings, which all families share,
+    AveragePooler's alone but for the first family.
+    """
+
+    def is_own(case: Case) -> bool:
+        shared = case.name in SHARED or ("pooling" in case.name and case.name != "pooling=attention")
+        return FAMILY[case.family].rename_of is None and (not shared or FIRST[case.kind, case.name] == case.family)
+
+    return [case for case in cases if THOROUGH or is_own(case)]
 
 
 def first(family: Family, kind: str = "Model", name: str = "") -> Case:
