@@ -19,10 +19,11 @@ import torch
 import polyformer
 from polyformer import BertConfig, BertForMaskedLM, BertTokenizer
 from polyformer.cli import main
+from polyformer.cli.common import size
 from polyformer.cli.passages import read_corpus, split
-from polyformer.pipelines import SentenceEncoder, defaults
+from polyformer.pipelines import SentenceEncoder, defaults, pipeline
 
-COMMANDS = ("embed", "search", "fill", "explain", "info", "demo")
+COMMANDS = ("embed", "search", "fill", "generate", "run", "explain", "info", "demo")
 VOCAB = "[PAD] [UNK] [CLS] [SEP] [MASK] the cat dog sat ran on mat paris france city of is a , . ? to with file".split()
 
 
@@ -112,6 +113,11 @@ def test_version(call: Callable[..., Any]) -> None:
         (("fill", "a [MASK]"), "fill has no default model: name one, such as --model"),
         (("embed", "f", "-o", "vectors.csv"), "call the file something.npy, not 'vectors.csv'"),
         (("info", "x", "--jsn"), "unrecognized arguments: --jsn"),
+        (("search", " ", "f"), "argument QUERY: it is empty"),
+        (("run", "ner", "x"), "token-classification has no default model: name one with --model"),
+        (("run", "open-qa", "x", "--model", "m"), "open-qa wants --index"),
+        (("run", "question-answering", "x", "--model", "m"), "question-answering wants --question"),
+        (("run", "multiple-choice", "x", "--model", "m"), "multiple-choice wants --choices"),
     ],
 )
 def test_wrong_usage_is_2_and_one_sentence(call: Callable[..., Any], argv: tuple[str, ...], said: str) -> None:
@@ -335,13 +341,86 @@ def test_fill(call: Callable[..., Any], tiny: str) -> None:
     assert out.startswith("mask 1\n") and "\nmask 2\n" in out
 
 
+def test_fill_in_a_long_text(call: Callable[..., Any], tiny: str) -> None:
+    long = "the cat sat . " * 30 + "the [MASK]"
+    code, _, err = call("fill", long, "--model", tiny)
+    assert code == 1 and "on_long='window'" in one_sentence(err)
+    code, out, _ = call("fill", long, "--model", tiny, "--on-long", "window", "--json")
+    assert code == 0 and json.loads(out)["masks"] == [pipeline("fill-mask", tiny)(long, on_long="window")]
+
+
 def test_fill_on_real_weights(call: Callable[..., Any], real_weights: Callable[[str], Path]) -> None:
     code, out, _ = call("fill", "Paris is the [MASK] of France.", "--model", real_weights("bert-tiny-splade"), "--json")
     words = json.loads(out)["masks"][0]
     assert code == 0 and words[0]["token_str"] == "city" and words[0]["score"] == pytest.approx(0.11368, abs=1e-4)
 
 
+# ---- run -------------------------------------------------------------------------------------------------------------
+
+
+def test_run_shows_words_for_masks(call: Callable[..., Any], tiny: str) -> None:
+    one, two = "the [MASK] sat .", "[MASK] is a [MASK] ."
+    code, out, err = call("run", "fill-mask", one, two, "--model", tiny, "--set", "top_k=2")
+    fill = pipeline("fill-mask", tiny)
+
+    def words(found: list[dict[str, Any]]) -> list[str]:
+        return [f"{word['score']:7.2%}  {word['token_str']}" for word in found]
+
+    first, (left, right) = fill(one, top_k=2), fill(two, top_k=2)
+    inside = ["mask 1", *(f"  {line}" for line in words(left)), "mask 2", *(f"  {line}" for line in words(right))]
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [one, *(f"  {line}" for line in words(first)), two, *(f"  {line}" for line in inside)]
+
+
+def test_run_shows_sizes_of_vectors_and_scores_of_sentences(
+    call: Callable[..., Any], tiny: str, tmp_path: Path
+) -> None:
+    code, out, _ = call("run", "sentence-embedding", "the cat", "--model", tiny)
+    first = SentenceEncoder.from_pretrained(tiny).encode("the cat")[0]
+    assert code == 0 and out.startswith(f"the cat\n  16 numbers: {first:.4f} ") and out.endswith(" ...\n")
+    code, out, _ = call("run", "feature-extraction", "the cat", "--model", tiny)
+    assert code == 0 and "\n  4 x 16 numbers: " in out  # [CLS] the cat [SEP]
+    source = tmp_path / "s.jsonl"
+    source.write_text(json.dumps({"source_sentence": "the cat", "sentences": ["the cat", "a dog"]}) + "\n")
+    code, out, _ = call("run", "sentence-similarity", "--model", tiny, "--input", source)
+    assert code == 0 and out.splitlines()[1] == "  1.000  the cat" and out.splitlines()[2].endswith("  a dog")
+
+
+def test_run_shows_the_beginning_of_a_long_text(call: Callable[..., Any], tiny: str) -> None:
+    long = "the cat sat . " * 60
+    code, out, _ = call("run", "feature-extraction", long, "--model", tiny, "--set", "on_long=truncate")
+    shown = out.splitlines()[0]
+    assert code == 0 and len(shown) <= 300 and shown.endswith(" ...") and long.startswith(shown.removesuffix(" ..."))
+
+
+def test_run_on_lines_without_a_text(call: Callable[..., Any], tiny: str, tmp_path: Path) -> None:
+    source = tmp_path / "s.jsonl"
+    source.write_text('{"text": "a cat"}\n{"abstract": "a dog"}\n')
+    code, out, err = call("run", "sentence-embedding", "--model", tiny, "--input", source)
+    assert code == 1 and out == "" and 'there is no "text" in {"abstract": "a dog"}: give' in one_sentence(err)
+
+
+def test_options_may_stand_before_between_and_after_texts(call: Callable[..., Any], tiny: str) -> None:
+    a, b, model = "the cat", "a dog", ("--model", tiny)
+    orders = [(*model, a, "--json", b), (a, *model, b, "--json"), (a, b, *model, "--json"), ("--json", *model, a, b)]
+    found = [call("run", "sentence-embedding", *order) for order in orders]
+    assert found[0][0] == 0 and [one["text"] for one in json.loads(found[0][1])] == [a, b]
+    assert all(one == found[0] for one in found)
+
+
+def test_run_lists_options(call: Callable[..., Any]) -> None:
+    code, out, err = call("run", "ner", "--set", "help")
+    assert (code, err) == (0, "") and {"aggregation_strategy", "on_long"} <= set(out.replace(",", " ").split())
+
+
 # ---- info ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "count,said", [(0, "0.0 kB"), (5249, "5.2 kB"), (1_689_713, "1.7 MB"), (1_340_000_000, "1.3 GB")]
+)
+def test_sizes_for_people(count: int, said: str) -> None:
+    assert size(count) == said
 
 
 def test_info(call: Callable[..., Any], tiny: str) -> None:

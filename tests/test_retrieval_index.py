@@ -39,6 +39,7 @@ from polyformer.retrieval import (
     passages_of,
     read_documents,
 )
+from polyformer.retrieval.write import kept
 from retrieval_worker import WIDTH, encode, some, vector
 
 GROWING = (files.VECTORS, files.PASSAGES, files.ENDS)
@@ -369,6 +370,7 @@ def test_a_build_goes_on_where_it_was(tmp_path: Path, after: int) -> None:
         build(folder, some(100), breaking(after), encoder="random", block=16)
     with pytest.raises(CheckpointError, match=f"half built, {16 * after} passages" if after else "there is no index"):
         PassageIndex(folder)
+    assert kept(folder) == 16 * after
     if after:
         with pytest.raises(CheckpointError, match="half built"):
             add(folder, some(1), encode)

@@ -334,3 +334,21 @@ def test_the_command(t5, tmp_path, capsys):
     found = pipeline("translation_en_to_de", folder)("Who?", num_beams=2)[0]["translation_text"]
     assert shown == ["Who?", f"  {found}"]
     assert main(["run", "summarization", "x", "--model", folder, "--set", "num_beam=2"]) == 2
+    capsys.readouterr()
+    assert main(["generate", "x", "--model", folder]) == 2
+    assert "`polyformer run text2text-generation` asks it to" in capsys.readouterr().err
+
+
+def test_vectors_are_those_of_the_encoder_alone(t5, tmp_path):
+    """Without a decoder, which would want something to go on with."""
+    model, tokenizer = t5
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    encoder = polyformer.T5EncoderModel.from_pretrained(tmp_path).eval()
+    vectors = pipeline("sentence-embedding", tmp_path).encode(TEXTS)
+    states = pipeline("feature-extraction", tmp_path)(TEXTS, return_tensors="pt")
+    for text, vector, table in zip(TEXTS, vectors, states, strict=True):
+        with torch.no_grad():
+            want = encoder(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        torch.testing.assert_close(table, want)
+        torch.testing.assert_close(torch.from_numpy(vector), want.mean(0))

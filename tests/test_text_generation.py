@@ -202,6 +202,36 @@ def test_a_draft_writes_what_the_model_alone_would(folder, capsys):
     assert capsys.readouterr().out == alone
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (
+            ["--strategy", "greedy", "--temperature", "0.5", "--top-p", "0.9"],
+            "--temperature and --top-p without effect",
+        ),
+        (["--strategy", "sample", "--temperature", "0.5"], ""),
+        (["--strategy", "contrastive", "--top-k", "3"], ""),
+    ],
+)
+def test_options_of_drawing_where_no_word_is_drawn(folder, capsys, args, said):
+    assert main(["generate", "Once", "--model", str(folder), "--max-new-tokens", "2", *args]) == 0
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == bool(said)
+
+
+def test_a_conversation_on_the_command_line(folder, capsys, tmp_path):
+    turns = {"past_user_inputs": ["Who?"], "generated_responses": ["You."]}
+    (tmp_path / "talk.jsonl").write_text(json.dumps("Once") + "\n" + json.dumps({"text": "And?"} | turns) + "\n")
+    args = ["run", "conversational", "--model", str(folder), "--set", "max_new_tokens=5"]
+    assert main([*args, "--input", str(tmp_path / "talk.jsonl"), "--json"]) == 0
+    talks = [Conversation("Once"), Conversation("And?", **turns)]
+    pipeline("conversational", folder)(talks, max_new_tokens=5)
+    found = [one["result"]["generated_text"] for one in json.loads(capsys.readouterr().out)]
+    assert found == [talk.generated_responses[-1] for talk in talks]
+    assert main([*args, "Once"]) == 0
+    assert capsys.readouterr().out.startswith("Once\n  ")
+
+
 def test_prompts_from_standard_input(folder, capsys, monkeypatch):
     import io
 
@@ -220,6 +250,8 @@ def test_prompts_from_standard_input(folder, capsys, monkeypatch):
         (["a", "--model", "FOLDER", "--set", "topk=3"], 1, "top_k"),
         (["a", "--model", "FOLDER", "--strategy", "beams"], 2, "invalid choice: 'beams'"),
         (["a", "--model", "/nowhere"], 1, "/nowhere"),
+        (["a", "--model", "FOLDER", "--num-return", "3"], 2, "--num-return 3 wants --strategy sample"),
+        (["a", "--model", "FOLDER", "--max-new-tokens", "90"], 1, "the text has 1 token, and there is room for 0 (the"),
     ],
 )
 def test_errors_are_one_sentence(folder, capsys, args, code, message):

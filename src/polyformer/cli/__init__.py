@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from polyformer import __version__
 from polyformer.cli import ask, demo, embed, explain, fill, generate, index, info, run, search
@@ -35,7 +35,18 @@ Models are folders in Hugging Face's layout or names on the hub. `polyformer COM
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence instead of printing the whole usage."""
+    """Says what is wrong in one sentence instead of printing the whole usage; options may stand before texts."""
+
+    _mixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._mixing or self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        self._mixing = True  # argparse itself would end `run ner --model M TEXT` at M: TEXT may be nothing
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
 
     def error(self, message: str) -> NoReturn:
         raise Usage(f"{message} (see {self.prog} --help)")

@@ -11,6 +11,7 @@ from polyformer.cli.common import (
     bold,
     columns,
     command,
+    filled,
     plural,
     positive,
     print_json,
@@ -32,7 +33,7 @@ there."""
 def add(commands: Any) -> None:
     parser = command(commands, "ask", "Answer a question from your documents.", EXAMPLES, MORE)
     parser.add_argument("index", metavar="DIR", help="the index")
-    parser.add_argument("question", metavar="QUESTION", help="what you want to know")
+    parser.add_argument("question", metavar="QUESTION", type=filled, help="what you want to know")
     parser.add_argument("--model", metavar="M", help="the reader: a folder, or a name on the hub")
     parser.add_argument("--top", metavar="N", type=positive, default=1, help="how many answers; 1 by default")
     parser.add_argument("--passages", metavar="N", type=positive, default=10, help="how many are read; 10 by default")
@@ -68,9 +69,8 @@ def run(args: argparse.Namespace) -> None:
     for answer in answers:
         place = f"{answer['document']}[{answer['start']}:{answer['end']}]"
         title = f"  {answer['title']}" if answer["title"] else ""
-        print(
-            f"{answer['score']:7.2%}  {bold(answer['answer'])}\n         {place}{title}\n         {_around(answer)}\n"
-        )
+        words = bold(" ".join(answer["answer"].split()))
+        print(f"{answer['score']:7.2%}  {words}\n         {place}{title}\n         {_around(answer)}\n")
     if not answers:
         print("no passage")
     say(f"read {plural(min(args.passages, len(ask.index)), 'passage')} in {clock.seconds:.1f} s.")

@@ -86,6 +86,13 @@ def positive(text: str) -> int:
     return number
 
 
+def filled(text: str) -> str:
+    """An argument that says something."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty: ask something")
+    return text
+
+
 # ---- models ----
 
 
@@ -122,6 +129,14 @@ def columns() -> int:
 
 def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    for unit, power in (("GB", 9), ("MB", 6)):
+        if count >= 10**power:
+            return f"{count / 10**power:,.1f} {unit}"
+    return f"{count / 1000:,.1f} kB"
 
 
 class Clock:

@@ -22,6 +22,9 @@ def add(commands: Any) -> None:
         "--model", metavar="M", help="a masked language model: a folder, or a name on the hub; required"
     )
     parser.add_argument("-k", metavar="N", type=positive, default=5, help="how many words a mask; 5 by default")
+    parser.add_argument(
+        "--on-long", choices=("error", "truncate", "window"), help="what to do with a text longer than the model takes"
+    )
     parser.add_argument("--targets", metavar="WORD", nargs="+", help="choose among these words only")
     add_device(parser)
     add_json(parser)
@@ -34,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     from polyformer.pipelines import pipeline
 
     fill = pipeline("fill-mask", args.model, device=args.device)
-    found = fill(args.text, top_k=args.k, targets=args.targets)
+    found = fill(args.text, top_k=args.k, targets=args.targets, on_long=args.on_long)
     masks = found if isinstance(found[0], list) else [found]
     if args.json:
         print_json({"text": args.text, "model": args.model, "masks": masks})

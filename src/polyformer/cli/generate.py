@@ -4,9 +4,12 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from polyformer.cli.common import Usage, add_device, add_json, command, positive, print_json
+from polyformer.cli.common import Usage, add_device, add_json, command, positive, print_json, say
+
+if TYPE_CHECKING:
+    from polyformer.generation.config import GenerationConfig
 
 # What each strategy asks of `generate` unless options of the same names say otherwise.
 STRATEGIES: Mapping[str, Mapping[str, Any]] = {
@@ -42,7 +45,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--strategy", metavar="S", choices=[*STRATEGIES], help="how words are chosen, see above")
     parser.add_argument("--stream", action="store_true", help="print the text while it is written (one prompt)")
     parser.add_argument("--max-new-tokens", metavar="N", type=positive, default=50, help="50 by default")
-    parser.add_argument("--num-return", metavar="N", type=positive, default=1, help="texts a prompt; 1 by default")
+    parser.add_argument(
+        "--num-return", metavar="N", type=positive, default=1, help="texts a prompt, drawn or of beams; 1 by default"
+    )
     parser.add_argument("--seed", metavar="N", type=int, help="makes sampling repeatable")
     parser.add_argument("--stop", metavar="TEXT", action="append", help="end a text once it has this; may be repeated")
     parser.add_argument("--temperature", metavar="T", type=float, help="of sampling: above 1 bolder, below 1 safer")
@@ -67,12 +72,15 @@ def run(args: argparse.Namespace) -> None:
     prompts = _prompts(args.prompts)
     if args.stream and (len(prompts) > 1 or args.json or args.num_return > 1 or options.get("num_beams", 1) > 1):
         raise Usage("--stream prints one text as it is written: one prompt, without --json, beams or --num-return.")
+    from polyformer.core.auto import AutoConfig, AutoModelForCausalLM
+    from polyformer.generation.config import option_names
     from polyformer.pipelines import pipeline
 
+    if AutoConfig.from_pretrained(args.model).is_encoder_decoder:
+        raise Usage(f"{args.model} writes texts for texts: `polyformer run text2text-generation` asks it to.")
     write = pipeline("text-generation", args.model, device=args.device)
+    _check(args, write.settings({name: value for name, value in options.items() if name in option_names()}))
     if args.draft:
-        from polyformer.core.auto import AutoModelForCausalLM
-
         options["assistant_model"] = AutoModelForCausalLM.from_pretrained(args.draft).to(write.device)
     if args.stream:
         if not args.no_prompt:
@@ -81,7 +89,9 @@ def run(args: argparse.Namespace) -> None:
             print(piece, end="", flush=True)
         print()
         return
-    answers = write(prompts, return_full_text=not args.no_prompt, **options)
+    asked = prompts if len(prompts) > 1 else prompts[0]
+    found = write(asked, return_full_text=not args.no_prompt, **options)
+    answers = found if len(prompts) > 1 else [found]
     if args.json:
         texts = [[one["generated_text"] for one in found] for found in answers]
         print_json([{"prompt": p, "generated_text": t} for p, t in zip(prompts, texts, strict=True)])
@@ -100,6 +110,16 @@ def _prompts(given: list[str]) -> list[str]:
     if not any(line.strip() for line in lines):
         raise Usage("there is no prompt on standard input: give one a line.")
     return [line for line in lines if line.strip()]
+
+
+def _check(args: argparse.Namespace, how: "GenerationConfig") -> None:
+    """Say which arguments do nothing, or cannot be done, as the model writes."""
+    if args.num_return > how.num_beams and not how.do_sample:
+        raise Usage(f"--num-return {args.num_return} wants --strategy sample, or as many --num-beams.")
+    of_drawing = {"--temperature": args.temperature, "--top-k": args.top_k, "--top-p": args.top_p}
+    idle = [name for name, value in of_drawing.items() if value is not None]
+    if idle and not how.do_sample and not how.penalty_alpha:
+        say(f"{' and '.join(idle)} without effect, since no word is drawn: add --strategy sample.")
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:

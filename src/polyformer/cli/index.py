@@ -13,10 +13,12 @@ from polyformer.cli.common import (
     bold,
     columns,
     command,
+    filled,
     plural,
     positive,
     print_json,
     say,
+    size,
 )
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ def add(commands: Any) -> None:
 
     parser = command(actions, "search", "Find the passages that answer a question.", SEARCH)
     parser.add_argument("index", metavar="DIR", help="the index")
-    parser.add_argument("query", metavar="QUERY", help="a question, or what you are looking for")
+    parser.add_argument("query", metavar="QUERY", type=filled, help="a question, or what you are looking for")
     parser.add_argument("-k", metavar="N", type=positive, default=5, help="how many passages to show; 5 by default")
     parser.add_argument("--exact", action="store_true", help="look at every vector, without FAISS")
     add_question_encoder(parser)
@@ -149,7 +151,7 @@ def build(args: argparse.Namespace) -> None:
         )  # fmt: skip
     if args.faiss:
         index = accelerate(args.output, faiss_kinds.KINDS[args.faiss]())
-    _report(args, index, clock, f"{args.output}: {plural(len(index), 'passage')}, {_size(index)}")
+    _report(args, index, clock, f"{args.output}: {plural(len(index), 'passage')}, {size(_bytes(index))}")
 
 
 def add_documents(args: argparse.Namespace) -> None:
@@ -201,7 +203,7 @@ def info(args: argparse.Namespace) -> None:
         print_json(_described(index) | ({"verified": True} if args.verify else {}))
         return
     meta = index.meta
-    print(f"{bold(args.index)}: {plural(len(index), 'passage')}, {_size(index)}")
+    print(f"{bold(args.index)}: {plural(len(index), 'passage')}, {size(_bytes(index))}")
     print(f"  vectors   {index.width} numbers, {meta.metric}, by {meta.encoder}")
     if meta.question_encoder != meta.encoder:
         print(f"  questions by {meta.question_encoder}")
@@ -299,12 +301,8 @@ def _bytes(index: "PassageIndex") -> int:
     return sum(path.stat().st_size for path in index.folder.iterdir())
 
 
-def _size(index: "PassageIndex") -> str:
-    return f"{_bytes(index) / 1e6:,.1f} MB"
-
-
 class _interrupted:
-    """Within it, Ctrl-C says that nothing is lost."""
+    """Within it, Ctrl-C says what is not lost."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -313,4 +311,7 @@ class _interrupted:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is KeyboardInterrupt:
-            say(f"what is done is kept in {self.folder}: the same command goes on from there.")
+            from polyformer.retrieval.write import kept
+
+            rows = plural(kept(self.folder), "passage")
+            say(f"{rows} of this work kept in {self.folder}: the same command goes on from there.")

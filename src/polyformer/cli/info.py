@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from polyformer.cli.common import add_json, bold, command, print_json
+from polyformer.cli.common import add_json, bold, command, print_json, size
 
 EXAMPLES = """\
   polyformer info bert-base-uncased
@@ -138,7 +138,7 @@ def _shown(facts: dict[str, Any]) -> str:
     folder = Path(facts["model"])
     lines = [f"{bold(folder.name if folder.is_dir() else facts['model'])}: {facts['class']}, {facts['dtype']}", ""]
     total = parameters["total"]
-    lines.append(f"{'parameters':<12}{total:>14,}   {_size(facts['bytes'])} on disk")
+    lines.append(f"{'parameters':<12}{total:>14,}   {size(facts['bytes'])} on disk")
     for part, count in parameters["parts"].items():
         lines.append(f"  {part:<10}{count:>14,}   {count / total:5.1%}")
     tokenizer, sentence = facts["tokenizer"], facts["sentence_vectors"]
@@ -163,10 +163,6 @@ def _tokenizer_line(tokenizer: dict[str, Any] | None) -> str:
         return "none beside the model"
     limit = f", at most {tokenizer['max_length']} tokens" if tokenizer["max_length"] else ""
     return f"{tokenizer['class']}, {tokenizer['words']:,} tokens in its vocabulary{limit}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _short(value: Any) -> str:

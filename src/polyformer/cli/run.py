@@ -4,12 +4,26 @@ import argparse
 import inspect
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from polyformer.cli.common import Clock, Usage, add_device, add_json, bold, command, new_file, plural, print_json, say
+from polyformer.cli.common import (
+    Clock,
+    Failure,
+    Usage,
+    add_device,
+    add_json,
+    bold,
+    columns,
+    command,
+    new_file,
+    plural,
+    print_json,
+    say,
+)
 from polyformer.cli.texts import Items
 
 EXAMPLES = """\
@@ -22,12 +36,13 @@ EXAMPLES = """\
   polyformer run translation_en_to_de "The house is small." --model ./my-t5
 """
 MORE = """\
-Tasks: {tasks}.
+{tasks}
 
 A file has one input a line: plain text, or in a .jsonl file JSON, a str or an object: {{"text": ...}}, {{"text": ...,
 "text_pair": ...}}, {{"question": ..., "context": ...}}, {{"text": ..., "choices": [...]}}, {{"image": PATH,
-"text": ...}} or {{"source_sentence": ..., "sentences": [...]}}. Every line of the output is that object with its
-"result". --set passes any option of the task's pipeline; --set help lists them."""
+"text": ...}}, {{"source_sentence": ..., "sentences": [...]}} or {{"text": ..., "past_user_inputs": [...],
+"generated_responses": [...]}}. Every line of the output is that object with its "result". --set passes any option of
+the task's pipeline; --set help lists them."""
 
 # Tasks whose pipelines take a line's object as it is.
 WHOLE = (
@@ -44,7 +59,8 @@ WRITTEN = ("generated_text", "summary_text", "translation_text")
 def add(commands: Any) -> None:
     from polyformer.pipelines.factory import ALIASES, TASKS
 
-    parser = command(commands, "run", "Run a task.", EXAMPLES, MORE.format(tasks=", ".join([*TASKS, *ALIASES])))
+    tasks = textwrap.fill(f"Tasks: {', '.join([*TASKS, *ALIASES])}.", 120, break_on_hyphens=False)
+    parser = command(commands, "run", "Run a task.", EXAMPLES, MORE.format(tasks=tasks))
     parser.add_argument("task", metavar="TASK", help="what to do, see above")
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts; or --input")
     parser.add_argument("--model", metavar="M", help="a folder, or a name on the hub")
@@ -67,13 +83,17 @@ def add(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if bool(args.texts) == bool(args.input):
-        raise Usage("give texts, or --input FILE with one a line, and not both.")
     from polyformer.pipelines.factory import ALIASES, TASKS, pipeline, resolve
 
     task, _ = resolve(args.task)
     if task not in TASKS:
         raise Usage(f"there is no task {args.task!r}; there are {', '.join([*TASKS, *ALIASES])}.")
+    if "help" in args.set:
+        print(textwrap.fill(", ".join(option_names_of(task)), columns()))
+        return
+    if bool(args.texts) == bool(args.input):
+        raise Usage("give texts, or --input FILE with one a line, and not both.")
+    _check(task, args)
     options = _options(task, args)
     clock = Clock()
     pipe = pipeline(args.task, args.model, device=args.device, index=args.index)
@@ -116,7 +136,7 @@ def zip_answers(
 
     call = pipe.stream if task == "sentence-embedding" else pipe
     for answer in call(Given(), **options):
-        yield waiting.pop(0), answer
+        yield waiting.pop(0), {"generated_text": answer.generated_responses[-1]} if task == "conversational" else answer
 
 
 def adapted(task: str, item: Any, args: argparse.Namespace) -> Any:
@@ -128,9 +148,25 @@ def adapted(task: str, item: Any, args: argparse.Namespace) -> Any:
         return {"text": text, "choices": args.choices}
     if task == "open-qa" and isinstance(item, dict):
         return item.get("question", text)
+    if task == "conversational":
+        return conversation(text, item if isinstance(item, dict) else {})
     if task in WHOLE:
         return item
+    if isinstance(item, dict) and text is None:
+        shown = textwrap.shorten(json.dumps(item, ensure_ascii=False), 80, placeholder=" ...")
+        raise Failure(f'there is no "text" in {shown}: give {{"text": ...}} in every line.')
     return text if text is not None else item
+
+
+def conversation(text: Any, turns: dict[str, Any]) -> Any:
+    """What a user says next, after the earlier turns if there are any."""
+    from polyformer.pipelines.conversational import Conversation
+
+    if not isinstance(text, str):
+        raise Failure(f'{turns or text!r} is not something to answer: give a str or {{"text": ...}}.')
+    return Conversation(
+        text, past_user_inputs=turns.get("past_user_inputs"), generated_responses=turns.get("generated_responses")
+    )
 
 
 def record(given: Any, answer: Any) -> dict[str, Any]:
@@ -144,34 +180,58 @@ def plain(value: Any) -> Any:
 
 
 def show(given: Any, answer: Any) -> None:
-    """An answer for people: the input, and what was found in lines of their own."""
+    """An answer for people: the beginning of the input, and what was found in lines of their own."""
     text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
-    print(bold(text))
-    found = answer if isinstance(answer, list) else [answer]
-    if found and not isinstance(found[0], dict):
-        print("  " + json.dumps(found, default=plain)[:200])
-        return
-    for one in found:
-        if "labels" in one and "scores" in one:
-            for label, score in zip(one["labels"], one["scores"], strict=True):
-                print(f"  {score:7.2%}  {label}")
-            continue
-        score = f"{one['score']:7.2%}  " if "score" in one else ""
-        rest = [
-            f"{one[name]}"
-            for name in ("label", "entity_group", "entity", "answer", "choice", "token_str", *WRITTEN)
-            if name in one
-        ]
-        place = f"  {one.get('document', '')}[{one['start']}:{one['end']}]" if "start" in one else ""
-        word = f"  {text[one['start'] : one['end']]}" if "word" in one and isinstance(given, str) else ""
-        print(f"  {score}{' '.join(rest) or '(no answer)'}{word}{place}")
-    if not found:
-        print("  nothing")
+    print(bold(textwrap.shorten(text, 3 * columns(), placeholder=" ...")))
+    for line in found_lines(given, answer):
+        print(f"  {line}")
     sys.stdout.flush()
 
 
-def _options(task: str, args: argparse.Namespace) -> dict[str, Any]:
-    """The options of --set and --labels, checked against what the task's pipeline takes."""
+def found_lines(given: Any, answer: Any) -> Iterator[str]:
+    """What was found, a line each."""
+    found = answer if isinstance(answer, list) else [answer]
+    if answer is None or not len(found):
+        yield "nothing"
+    elif isinstance(given, dict) and len(given.get("sentences", ())) == len(found):
+        for score, sentence in zip(found, given["sentences"], strict=True):
+            yield f"{score:.3f}  {sentence}"
+    elif all(isinstance(one, dict) for one in found):
+        for one in found:
+            yield from thing_lines(given, one)
+    elif all(isinstance(one, list) and one and isinstance(one[0], dict) for one in found):  # of several masks
+        for number, words in enumerate(found, 1):
+            yield f"mask {number}"
+            yield from (f"  {line}" for word in words for line in thing_lines(given, word))
+    else:
+        yield numbers_line(found if isinstance(answer, list) else answer)
+
+
+def thing_lines(given: Any, one: dict[str, Any]) -> Iterator[str]:
+    """A label, an entity, an answer, a text; or several labels with their scores."""
+    if "labels" in one and "scores" in one:
+        yield from (f"{score:7.2%}  {label}" for label, score in zip(one["labels"], one["scores"], strict=True))
+        return
+    score = f"{one['score']:7.2%}  " if "score" in one else ""
+    rest = [f"{one[name]}" for name in ("label", "entity_group", "entity", "choice", "token_str") if name in one]
+    rest += [" ".join(one["answer"].split())] if "answer" in one else []
+    rest += [one[name] for name in WRITTEN if name in one]
+    place = f"  {one.get('document', '')}[{one['start']}:{one['end']}]" if "start" in one else ""
+    word = f"  {given[one['start'] : one['end']]}" if place and "word" in one and isinstance(given, str) else ""
+    yield f"{score}{' '.join(rest) or '(no answer)'}{word}{place}"
+
+
+def numbers_line(values: Any) -> str:
+    """How many numbers an array has, and the first of them."""
+    import numpy as np
+
+    table = np.asarray(values, dtype=float)
+    first = " ".join(f"{number:.4f}" for number in table.ravel()[:6])
+    return f"{' x '.join(map(str, table.shape))} numbers: {first}{' ...' if table.size > 6 else ''}"
+
+
+def option_names_of(task: str) -> list[str]:
+    """The options that a task's pipeline takes."""
     from importlib import import_module
 
     from polyformer.pipelines.factory import TASKS
@@ -185,6 +245,28 @@ def _options(task: str, args: argparse.Namespace) -> dict[str, Any]:
         from polyformer.generation.config import option_names
 
         taken += sorted(option_names())
+    return taken
+
+
+def _check(task: str, args: argparse.Namespace) -> None:
+    """Raise Usage for what the task cannot do without."""
+    from polyformer.pipelines.factory import EMBEDDING
+
+    if not args.model and task not in EMBEDDING:
+        raise Usage(f"{task} has no default model: name one with --model, a folder or a name on the hub.")
+    for wanting, option, given in (
+        ("open-qa", "--index, a folder that `polyformer index build` made", args.index),
+        ("question-answering", "--question, or --input with a question in every line", args.question or args.input),
+        ("multiple-choice", "--choices, or --input with choices in every line", args.choices or args.input),
+        ("zero-shot-classification", "--labels, with commas between them", args.labels),
+    ):
+        if task == wanting and not given:
+            raise Usage(f"{task} wants {option}.")
+
+
+def _options(task: str, args: argparse.Namespace) -> dict[str, Any]:
+    """The options of --set and --labels, checked against what the task's pipeline takes."""
+    taken = option_names_of(task)
     options: dict[str, Any] = {}
     for pair in args.set:
         key, sign, value = pair.partition("=")
@@ -195,7 +277,5 @@ def _options(task: str, args: argparse.Namespace) -> dict[str, Any]:
         except ValueError:
             options[key] = value
     if task == "zero-shot-classification":
-        if not args.labels:
-            raise Usage("zero-shot-classification wants --labels, with commas between them.")
         options["candidate_labels"] = args.labels
     return options

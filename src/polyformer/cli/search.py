@@ -13,6 +13,7 @@ from polyformer.cli.common import (
     bold,
     columns,
     command,
+    filled,
     load_encoder,
     plural,
     positive,
@@ -34,7 +35,7 @@ SHOWN_LINES = 12  # of a passage
 
 def add(commands: Any) -> None:
     parser = command(commands, "search", "Search files by meaning.", EXAMPLES, MORE)
-    parser.add_argument("query", metavar="QUERY", help="a question, or what you are looking for")
+    parser.add_argument("query", metavar="QUERY", type=filled, help="a question, or what you are looking for")
     parser.add_argument("files", metavar="FILES", nargs="+", help="files and folders")
     parser.add_argument("-k", metavar="N", type=positive, default=5, help="how many passages to show; 5 by default")
     add_model(parser, "all-MiniLM-L6-v2 by default")

@@ -159,7 +159,9 @@ def task_class(model_type: str | None, task: str) -> Any:
     made = found.find(found.class_name(task))
     if made is None:
         has = [name for name in TASKS if found.find(found.class_name(name)) is not None]
-        raise ConfigError(f"{found.name} has no class for {task}; it has {', '.join(has)}.")
+        raise ConfigError(
+            f"{found.name} has no class for {task}, only for {', '.join(has)}: choose another model for it."
+        )
     return made
 
 

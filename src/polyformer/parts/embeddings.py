@@ -179,9 +179,9 @@ REMEDIES = {
     "input_ids": "is this the model's own tokenizer, were tokens added to it?",
     "modal_start_tokens": "is this the model's own tokenizer, were tokens added to it?",
     "modal_end_tokens": "is this the model's own tokenizer, were tokens added to it?",
-    "token_type_ids": "this model tells that many segments apart",
-    "position_ids": "this model knows that many positions",
-    "langs": "this model knows that many languages",
+    "token_type_ids": "this model tells that many segments apart.",
+    "position_ids": "this model knows that many positions.",
+    "langs": "this model knows that many languages.",
 }
 
 
@@ -201,7 +201,7 @@ def check_ids(ids: Tensor | None, limit: int, name: str, shape: tuple[int, int])
     low, high = (int(v) for v in ids.aminmax())
     if low < 0 or high >= limit:
         raise ValueError(
-            f"{name} has {low if low < 0 else high}, but only 0 to {limit - 1} are known: {REMEDIES[name]}."
+            f"{name} has {low if low < 0 else high}, but only 0 to {limit - 1} are known: {REMEDIES[name]}"
         )
 
 

@@ -11,7 +11,7 @@ from polyformer.core.auto import AutoConfig
 from polyformer.core.auto_tokenizer import AutoTokenizer
 from polyformer.core.config import Config, read_config
 from polyformer.core.pretrained import PreTrainedModel
-from polyformer.core.registry import task_class
+from polyformer.core.registry import architecture, task_class
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,27 @@ def load_model(
     )  # fmt: skip
 
 
-def load_states_model(name_or_path: str | os.PathLike[str], where: Where, **options: Any) -> Any:
-    """A base model for the states of its tokens alone: no pooler is read, computed, or missed in the checkpoint."""
-    config = options.pop("config", None)
+def load_states_model(
+    name_or_path: str | os.PathLike[str],
+    where: Where,
+    *,
+    config: Config | None = None,
+    device: torch.device | str | int | None = None,
+    torch_dtype: torch.dtype | str | None = None,
+) -> Any:
+    """A base model for the states of its tokens alone: no pooler is read, computed, or missed in the checkpoint.
+
+    Of an architecture with a class for its encoder alone (T5), that.
+    """
     config = (
         copy.deepcopy(config) if config is not None else AutoConfig.from_pretrained(name_or_path, **where.options())
     )
     own, config.pooling = config.pooling, "mean"  # one without weights stands in
-    model = load_model(name_or_path, where, task="base", config=config, **options)
+    found = architecture(config.model_type)
+    made = found.find(f"{found.name}EncoderModel") or task_class(config.model_type, "base")
+    model = made.from_pretrained(
+        name_or_path, config=config, device=device_of(device), torch_dtype=torch_dtype, strict=True, **where.options()
+    )
     model.pooler, config.pooling = None, own
     return model
 

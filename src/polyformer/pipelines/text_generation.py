@@ -200,11 +200,12 @@ class TextGenerationPipeline(Pipeline):
         if len(ids) <= room:
             return ids
         if not options["hole"] or room < 1:
-            new = "" if how.max_new_tokens is None else f" for {how.max_new_tokens} more"
+            said = f" and max_length is {how.max_length}" if how.max_new_tokens is None else ""
+            kept = f" if it is to write for {how.max_new_tokens} more" if how.max_new_tokens is not None else ""
+            cut = ", or pass handle_long_generation='hole' to leave out its beginning" if room >= 1 else ""
             raise ValueError(
-                f"{called(number)} has {len(ids)} tokens, and there is room for {max(room, 0)} (the model takes "
-                f"{limit}, max_length is {how.max_length}){new}: shorten it, ask for fewer, or pass "
-                f"handle_long_generation='hole' to leave out its beginning."
+                f"{called(number)} has {len(ids)} token{'s' * (len(ids) > 1)}, and there is room for {max(room, 0)} "
+                f"(the model takes {limit}{said}){kept}: shorten it or ask for fewer{cut}."
             )
         return ids[-room:]
 

@@ -164,6 +164,14 @@ def accelerate(folder: str | os.PathLike[str], kind: Kind | None) -> PassageInde
     return PassageIndex(folder)
 
 
+def kept(folder: str | os.PathLike[str]) -> int:
+    """How many passages of a build or an addition that was interrupted are on disk, not to be computed again."""
+    if not (Path(folder) / META).exists():
+        return 0
+    meta = read_meta(Path(folder))
+    return meta.run.rows - meta.whole.rows if meta.run is not None else 0
+
+
 def _begun(folder: Path) -> Meta | None:
     """The half-built index of a folder, None for a new one."""
     if (folder / META).exists():
