@@ -598,3 +598,14 @@ def test_real_ctrl_is_the_reference_on_words_of_all_kinds(shared, oracle, tmp_pa
     texts = ["\n".join(words[i : i + 20]).replace("<unk>", "") for i in range(0, len(words), 20)]
     theirs = ask([str(oracle.folder)], cls="CTRLTokenizer", folder=str(tmp_path), texts=texts)
     assert tokenizer(texts)["input_ids"] == theirs
+
+
+def test_merges_are_the_lines_of_their_file_however_many(tmp_path):
+    """There are more than are read at a time."""
+    pairs = [(chr(0x100 + i % 700) * (i % 9 + 1), f"{i}") for i in range(20_000)]
+    file = tmp_path / "merges.txt"
+    file.write_text("#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in pairs), encoding="utf-8")
+    merges = bpe.read_merges(file)
+    assert list(merges) == list(merges) == pairs
+    assert len(merges) == len(pairs)
+    assert merges[-1] == pairs[-1]

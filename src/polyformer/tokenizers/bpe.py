@@ -7,10 +7,12 @@ until no pair of the list is left. vocab.json gives each piece its id. The famil
 
 import json
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from os import PathLike
 from typing import Any, ClassVar
 
+import numpy as np
 from tokenizers import Tokenizer, models
 
 from polyformer.core.errors import CheckpointError
@@ -21,6 +23,37 @@ Merge = tuple[str, str]
 Path = str | PathLike[str] | None
 
 HEADER = "#version: 0.2"
+
+
+class Merges(Sequence[Merge]):
+    """The pairs of a merges.txt, kept as its text: they are gone through once or twice, and there may be 200,000."""
+
+    def __init__(self, text: str) -> None:
+        """text: two pieces a line, parted by one space."""
+        self._text = text
+
+    def __iter__(self) -> Iterator[Merge]:
+        return chain.from_iterable(map(_pairs, self._blocks()))
+
+    def _blocks(self, size: int = 1 << 14) -> Iterator[str]:
+        """Stretches of whole lines. Their pieces take up the memory of those before, which is faster than one list."""
+        text, at = self._text, 0
+        while at < len(text):
+            end = text.find("\n", at + size)
+            end = len(text) if end < 0 else end
+            yield text[at:end]
+            at = end + 1
+
+    def __len__(self) -> int:
+        return self._text.count("\n") + bool(self._text)
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
+
+
+def _pairs(lines: str) -> Iterator[Merge]:
+    pieces = iter(lines.replace("\n", " ").split(" "))
+    return zip(pieces, pieces, strict=True)
 
 
 class BPETokenizer(PreTrainedTokenizer):
@@ -58,7 +91,7 @@ def as_files(vocab: Mapping[str, int], merges: Iterable[Merge]) -> dict[str, str
     }
 
 
-def read(vocab_file: Path, merges_file: Path, owner: str) -> tuple[dict[str, int], list[Merge]]:
+def read(vocab_file: Path, merges_file: Path, owner: str) -> tuple[dict[str, int], Merges]:
     """Token to id, and the merges in their order; `owner` is the class that wants them.
 
     ValueError if either file is not given, CheckpointError for one that cannot be read or is no such file.
@@ -78,13 +111,14 @@ def read_vocab(path: str | PathLike[str]) -> dict[str, int]:
     vocab = files.read_json(pathlib.Path(path))
     if not vocab:
         raise CheckpointError(f"{path} is an empty object: a vocab.json gives every token its id; download it again.")
-    if set(map(type, vocab.values())) != {int} or min(vocab.values()) < 0 or max(vocab.values()) >= 2**31:
+    ids = set(vocab.values()) if set(map(type, vocab.values())) == {int} else set()
+    if not ids or min(ids) < 0 or max(ids) >= 2**31:
         token, i = next((t, i) for t, i in vocab.items() if type(i) is not int or not 0 <= i < 2**31)
         raise CheckpointError(
             f"{path} gives the token {token!r} the id {i!r}, which is no whole number from 0 on: "
             "it is no vocab.json, or was damaged on the way."
         )
-    if len(set(vocab.values())) < len(vocab):
+    if len(ids) < len(vocab):
         raise CheckpointError(_shared_id(path, vocab))
     try:
         "".join(vocab).encode()
@@ -101,31 +135,36 @@ def _shared_id(path: Any, vocab: Mapping[str, int]) -> str:
     return f"{path} gives {one!r} and {other!r} the same id {i}: every token needs an id of its own; download it again."
 
 
-def read_merges(path: str | PathLike[str]) -> list[Merge]:
+def read_merges(path: str | PathLike[str]) -> Merges:
     """The pairs of a merges.txt in their order; CheckpointError for a line that does not hold two pieces."""
     text = files.read_text(path, "merges.txt").rstrip("\r\n").replace("\r\n", "\n")
     head, _, body = text.partition("\n")
     if not head.startswith("#version"):
         head, body = "", text
-    if not body:
-        return []
-    # "a b\nc d" -> a, b, \n, c, d: every third piece is the end of a line, and no other holds one or is empty
-    pieces = body.replace("\n", " \n ").split(" ")
-    lefts, rights, ends = pieces[::3], pieces[1::3], pieces[2::3]
-    if {*ends} - {"\n"} or len(pieces) % 3 != 2 or len(ends) != body.count("\n") or "" in pieces:
+    if not _in_pairs(body):
         lines = body.split("\n")
         at = next(i for i, line in enumerate(lines) if line.count(" ") != 1 or not all(line.split(" ")))
         raise CheckpointError(
             f"{path} has on line {at + 1 + bool(head)} {lines[at][:60]!r}, where two pieces parted by one space "
             "belong: it is no merges.txt, or was damaged on the way."
         )
-    return list(zip(lefts, rights, strict=True))
+    return Merges(body)
 
 
-def model(vocab: Mapping[str, int], merges: list[Merge], merges_file: Any, **options: Any) -> models.BPE:
+def _in_pairs(body: str) -> bool:
+    """Whether each line is two pieces: spaces and ends of lines take turns, with something between them."""
+    text = np.frombuffer(body.encode(), np.uint8)
+    places = np.flatnonzero((text == 32) | (text == 10))
+    turns, gaps = text[places], np.diff(places, prepend=-1, append=len(text))
+    return not body or bool(
+        len(turns) % 2 and (turns[::2] == 32).all() and (turns[1::2] == 10).all() and gaps.min() > 1
+    )
+
+
+def model(vocab: dict[str, int], merges: Sequence[Merge], merges_file: Any, **options: Any) -> models.BPE:
     """The Rust model of these; CheckpointError for a merge of or into a piece that the vocabulary has not."""
     try:
-        return models.BPE(dict(vocab), merges, **options)
+        return models.BPE(vocab, merges, **options)
     except Exception as e:  # the library raises no narrower kind
         for left, right in merges:
             for token in (left, right, left + right):

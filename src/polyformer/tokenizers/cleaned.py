@@ -16,7 +16,9 @@ def without_commas(entries: Scored) -> Scored:
 
     The authors' code cuts such a piece once more, before the comma.
     """
-    return [(piece, score - 100 * bool(_COMMA.search(piece))) for piece, score in entries]
+    return [
+        (entry[0], entry[1] - 100) if entry[0].endswith(",") and _COMMA.search(entry[0]) else entry for entry in entries
+    ]
 
 
 def with_commas(entries: Scored) -> Scored:

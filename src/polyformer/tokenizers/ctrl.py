@@ -6,7 +6,7 @@ A text begins with a control code, a word such as `Links` or `Reviews` that says
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import count, pairwise
+from itertools import chain, count, pairwise
 from os import PathLike
 from typing import ClassVar, Literal, Unpack, get_args
 
@@ -15,7 +15,7 @@ from tokenizers import Encoding, Regex, Tokenizer, models, pre_tokenizers
 from polyformer.core.errors import CheckpointError
 from polyformer.tokenizers import bpe
 from polyformer.tokenizers.base import TokenizerOptions
-from polyformer.tokenizers.dict_backend import DictBackend, Pieces
+from polyformer.tokenizers.dict_backend import DictBackend, Later, Pieces
 from polyformer.tokenizers.slow import WholeRows
 from polyformer.tokenizers.special import Token
 
@@ -114,25 +114,22 @@ class CTRLBackend(DictBackend):
     are the unknown token where they are left over. `fitting`: whether the vocabulary has most of what the merges make.
     """
 
-    def __init__(self, vocab: Mapping[str, int], merges: Iterable[bpe.Merge], unk_token: str) -> None:
+    def __init__(self, vocab: Mapping[str, int], merges: Sequence[bpe.Merge], unk_token: str) -> None:
         super().__init__(vocab)
         pairs = list(_reread(merges))
-        symbols = {_symbol(token): i for token, i in vocab.items()}
-        foreign = sorted({s for left, right in pairs for s in (left, right, left + right) if s not in symbols})
+        foreign = {*chain.from_iterable(pairs), *map("".join, pairs)}.difference(map(_symbol, vocab))
         self.fitting = 2 * len(foreign) <= len(pairs)
-        unknown = vocab[unk_token]
-        self._foreign = [unknown, *(vocab.get(_piece(symbol), unknown) for symbol in foreign)]
-        self._first_foreign = max(vocab.values()) + 1
+        unknown, symbols = vocab[unk_token], sorted(foreign)
+        self._foreign = [unknown, *(vocab.get(_piece(symbol), unknown) for symbol in symbols)]
+        self._first_foreign = self._highest + 1
         # "" stands for characters without a symbol: no piece of a text is empty
-        symbols.update(zip(("", *foreign), count(self._first_foreign), strict=False))
-        self._words = Tokenizer(models.BPE(symbols, pairs, unk_token="", end_of_word_suffix=END))
-        self._words.pre_tokenizer = pre_tokenizers.Split(Regex(r"\S+\n?"), "removed", invert=True)
+        self._words = Later(_cutter, vocab, merges, dict(zip(("", *symbols), count(self._first_foreign), strict=False)))
 
     def pieces(self, texts: Sequence[str], detail: bool) -> Sequence[Pieces]:
         if not detail:
-            made = self._words.encode_batch_fast(texts, add_special_tokens=False)
+            made = self._words.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
             return [Pieces(self._known(e.ids), [], [], []) for e in made]
-        return [self._detailed(t, e) for t, e in zip(texts, self._words.encode_batch(texts), strict=True)]
+        return [self._detailed(t, e) for t, e in zip(texts, self._words.tokenizer.encode_batch(texts), strict=True)]
 
     def _known(self, ids: list[int]) -> list[int]:
         first, foreign = self._first_foreign, self._foreign
@@ -149,13 +146,19 @@ class CTRLBackend(DictBackend):
         return " ".join(tokens).replace(MORE + " ", "").strip()
 
 
+def _cutter(vocab: Mapping[str, int], merges: Sequence[bpe.Merge], foreign: Mapping[str, int]) -> Tokenizer:
+    """What cuts a text into symbols, those of the vocabulary and those beside it."""
+    symbols = {**{_symbol(token): i for token, i in vocab.items()}, **foreign}
+    cutter = Tokenizer(models.BPE(symbols, list(_reread(merges)), unk_token="", end_of_word_suffix=END))
+    cutter.pre_tokenizer = pre_tokenizers.Split(Regex(r"\S+\n?"), "removed", invert=True)
+    return cutter
+
+
 def _reread(merges: Iterable[bpe.Merge]) -> Iterator[bpe.Merge]:
     """The merges as transformers has them, which parts lines at any white space: one with a no-break space in it may be
     another pair's line, or nobody's."""
     for merge in merges:
-        if merge[0].isprintable() and merge[1].isprintable():
-            yield merge
-        elif len(pieces := " ".join(merge).split()) == 2:
+        if len(pieces := " ".join(merge).split()) == 2:
             yield pieces[0], pieces[1]
 
 

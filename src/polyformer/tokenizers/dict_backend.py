@@ -7,12 +7,12 @@ White space around an added token goes with it, as in the tokenizers of transfor
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import groupby
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer
 
 from polyformer.tokenizers.backend import TextSide, Tokens
 from polyformer.tokenizers.checks import check_sides
@@ -36,14 +36,34 @@ class Part(NamedTuple):
     id: int | None
 
 
+class Later:
+    """A Rust tokenizer that is made at the first text, as it takes longer than reading its files. Copies of a backend
+    share it."""
+
+    def __init__(self, make: Callable[..., Tokenizer], *arguments: Any) -> None:
+        self._make, self._arguments = make, arguments
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return self._make(*self._arguments)
+
+
 class DictBackend:
     """What is the same for every family; one of them defines `pieces` and `join`, and `template` if it adds tokens."""
 
     def __init__(self, vocab: Mapping[str, int]) -> None:
         """vocab: token to id; not to be changed afterwards."""
         self._vocab = vocab
-        self._tokens = {i: token for token, i in vocab.items()}
         self._added: dict[int, AddedToken] = {}  # found in text as written; some are of the vocabulary
+
+    @cached_property
+    def _tokens(self) -> dict[int, str]:
+        """Id to token of the vocabulary."""
+        return {i: token for token, i in self._vocab.items()}
+
+    @cached_property
+    def _highest(self) -> int:
+        return max(self._vocab.values(), default=-1)
 
     def pieces(self, texts: Sequence[str], detail: bool) -> Sequence[Pieces]:
         """The pieces of texts without added tokens in them; unless `detail`, ids alone."""
@@ -117,7 +137,7 @@ class DictBackend:
         return " ".join(texts)
 
     def _is_new(self, id: int) -> bool:
-        return id in self._added and id not in self._tokens
+        return id in self._added and self._added[id].content not in self._vocab
 
     # ---- vocabulary
 
@@ -146,7 +166,7 @@ class DictBackend:
         """A backend that also knows these tokens; new ones get the ids after the highest."""
         grown = dict(self._added)
         ids = {t.content: i for i, t in grown.items()}
-        free = max([*self._tokens, *grown], default=-1) + 1
+        free = max([self._highest, *grown]) + 1
         for token in tokens:
             if token.content:
                 i = ids.setdefault(token.content, self._vocab.get(token.content, free))

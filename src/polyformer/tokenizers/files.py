@@ -108,7 +108,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def parse_json(path: Path) -> Any:
     """Any JSON from a file; CheckpointError, saying what the file is instead if that can be seen, if it is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes().decode())
     except (ValueError, RecursionError) as e:
         what = foreign_content(path, "json") or f"is not valid JSON ({e}); download or save it again"
         raise CheckpointError(f"{path} {what}.") from e
@@ -128,7 +128,7 @@ def read_text(path: str | os.PathLike[str], what: str) -> str:
         ) from e
     except UnicodeDecodeError as e:
         raise CheckpointError(f"{path} is not UTF-8 text ({e}): it is no {what}, or was damaged on the way.") from e
-    if not text.strip():
+    if not text or text.isspace():
         raise CheckpointError(f"{path} is empty, which a {what} never is: download or save it again.")
     return text
 

@@ -132,9 +132,10 @@ def assemble(
 
 def whole(model: SentencePieceModel) -> list[str]:
     """Pieces that a bpe model finds in the text without merging: the user-defined ones of more than a character."""
+    if model.algorithm != "bpe":
+        return []
     kinds = zip(model.pieces, model.kinds, strict=True)
-    bpe = model.algorithm == "bpe"
-    return [piece for piece, kind in kinds if bpe and kind == Kind.USER_DEFINED and len(piece) > 1]
+    return [piece for piece, kind in kinds if kind == Kind.USER_DEFINED and len(piece) > 1]
 
 
 def scored(model: SentencePieceModel) -> Scored:
@@ -253,12 +254,16 @@ def steps_of(tokenizer: Tokenizer) -> list[dict[str, Any]]:
     return steps
 
 
+def crosses(model: SentencePieceModel) -> bool:
+    """Whether pieces of the model reach from word to word."""
+    pieces = "\0".join(model.pieces)
+    return pieces.count(SPACE) > pieces.startswith(SPACE) + pieces.count(f"\0{SPACE}")
+
+
 def splitter_of(model: SentencePieceModel, words: bool = False) -> pre_tokenizers.PreTokenizer:
     """What splits the text into words, in one piece where pieces of the model reach from word to word."""
-    pieces = "\0".join(model.pieces)
-    crosses = pieces.count(SPACE) > pieces.startswith(SPACE) + pieces.count(f"\0{SPACE}")
     scheme = ("first" if whole(model) else "always") if model.add_dummy_prefix else "never"
-    marks = pre_tokenizers.Metaspace(SPACE, scheme, split=not crosses)
+    marks = pre_tokenizers.Metaspace(SPACE, scheme, split=not crosses(model))
     return pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), marks]) if words else marks
 
 

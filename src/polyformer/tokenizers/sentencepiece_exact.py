@@ -8,6 +8,7 @@ ids            looked up by the text of each piece, in a vocabulary that need no
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 from tokenizers import Encoding, Tokenizer, pre_tokenizers
@@ -85,8 +86,7 @@ class Cutter:
             for (piece, score), kind in zip(sentencepiece.scored(model), model.kinds, strict=True)
         ]
         self.rust = Tokenizer(sentencepiece.model_of(model, vocab))
-        crosses = any(SPACE in piece[1:] for piece in model.pieces)
-        self.rust.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "never", split=not crosses)
+        self.rust.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "never", split=not sentencepiece.crosses(model))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.model,)
@@ -126,7 +126,7 @@ class ExactBackend(DictBackend):
 
     def _use(self, cutter: Cutter) -> None:
         self._cutter = cutter
-        self._public = [self._id_of(piece) for piece in cutter.model.pieces]
+        self._public = list(map(self._vocab.get, cutter.model.pieces, repeat(self._unk_id)))
 
     def _id_of(self, piece: str) -> int:
         return self._vocab.get(piece, self._unk_id)

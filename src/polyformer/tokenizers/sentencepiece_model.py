@@ -176,12 +176,13 @@ class _Pieces:
         if not usual.all():
             count = int(usual.argmin())
             at, begin, stop, kinds = places[count], begin[:count], stop[:count], kinds[:count]
-        texts = [data[a + 4 : b] for a, b in zip(begin.tolist(), stop.tolist(), strict=True)]
-        joined = b"\0".join(texts)  # one decoding is faster than many
-        if joined.count(0) == len(texts) - 1:
-            self.pieces += joined.decode().split("\0")
+        edges, marked = np.zeros(end + 1, np.int8), raw.copy()
+        edges[begin + 4], edges[stop + 1], marked[stop] = 1, -1, 0
+        texts = marked[edges.cumsum(dtype=np.int8)[:-1] == 1].tobytes()  # each ended by a zero
+        if texts.count(0) == len(begin):  # one decoding is faster than many
+            self.pieces += texts.decode().split("\0")[:-1]
         else:
-            self.pieces += [text.decode() for text in texts]
+            self.pieces += [data[a + 4 : b].decode() for a, b in zip(begin.tolist(), stop.tolist(), strict=True)]
         self.scores += raw[stop[:, None] + np.arange(1, 5)].tobytes()
         self.kinds += kinds.tobytes()
         return at
