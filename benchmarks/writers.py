@@ -97,6 +97,17 @@ class PolyformerForOne(Polyformer):
         return lay_out_for_one(model)
 
 
+class PolyformerPacked(Polyformer):
+    """With its matrices in the order that several rows want."""
+
+    name = "polyformer (prepacked)"
+
+    def prepared(self, model: Any) -> Any:
+        from polyformer import prepack
+
+        return prepack(model)
+
+
 class PolyformerInt8(Polyformer):
     name, kind = "polyformer int8", "int8"
 
@@ -158,7 +169,15 @@ class CTranslate2Int8(CTranslate2):
 
 WRITERS: dict[str, type[Writer]] = {
     writer.name: writer
-    for writer in (Polyformer, PolyformerForOne, Transformers, CTranslate2, PolyformerInt8, CTranslate2Int8)
+    for writer in (
+        Polyformer,
+        PolyformerForOne,
+        PolyformerPacked,
+        Transformers,
+        CTranslate2,
+        PolyformerInt8,
+        CTranslate2Int8,
+    )
 }
 
 

@@ -1,5 +1,7 @@
 """Int8 weights and weights laid out anew: against whole-number products by hand, over every architecture."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,9 +9,9 @@ from torch import nn
 
 import polyformer
 from polyformer import GPT2Config, GPT2LMHeadModel
-from polyformer.core.quantize import lay_out_for_one, quantize
+from polyformer.core.quantize import lay_out_for_one, prepack, quantize
 from polyformer.parts.int8 import Int8Linear, eight_bits
-from polyformer.parts.linear import Linear
+from polyformer.parts.linear import Linear, PackedLinear
 from zoo import FAMILIES, batch, make, sentences, without_labels
 
 
@@ -121,10 +123,54 @@ def test_what_cannot_be_done_says_so(tmp_path):
         quantize(model)
     with pytest.raises(TypeError, match="cannot be saved"):
         model.save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="neither copied nor pickled"):
+        copy.deepcopy(model)
     with pytest.raises(TypeError, match="packed"):
         _ = model.get_output_embeddings().weight
     with pytest.raises(ValueError, match="float32 weights on the CPU"):
         polyformer.quantize(gpt2().bfloat16())
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
+def test_packed_maps_give_the_same_answers_and_the_same_files(family, tmp_path):
+    case = next((c for c in family.cases() if c.kind == "Model"), None) or next(iter(family.cases()))
+    model = make(case, dtype=torch.float32)
+    inputs = without_labels(batch(sentences(case, [7, 5])))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        want = model(**inputs)[0]
+        assert prepack(model) is model
+        for packed in (model, copy.deepcopy(model)):
+            torch.testing.assert_close(packed(**inputs)[0], want, atol=1e-4, rtol=1e-4)
+    assert any(isinstance(m, PackedLinear) for m in model.modules())
+    model.save_pretrained(tmp_path)
+    loaded = case.model_class.from_pretrained(tmp_path)
+    assert loaded.load_report.clean
+    assert before.keys() == loaded.state_dict().keys()
+    assert all(torch.equal(value, before[name]) for name, value in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("rows", [1, 2, 16, 300])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_packed_map_is_the_map(rows, bias):
+    linear, x = nn.Linear(48, 37, bias), torch.randn(rows, 2, 48)
+    with torch.no_grad():
+        packed = PackedLinear(linear)
+        torch.testing.assert_close(packed(x), linear(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(packed(x[0, 0]), linear(x[0, 0]), atol=1e-5, rtol=1e-5)
+    assert torch.equal(packed.weight, linear.weight)
+
+
+def test_a_table_that_is_the_map_to_words_is_not_packed_and_nothing_is_loaded_into_a_packed_map():
+    model = prepack(gpt2())
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert sum(isinstance(m, PackedLinear) for m in model.modules()) == 2 * 4
+    with pytest.raises(TypeError, match="load them before the model is packed"):
+        model.load_state_dict(gpt2().state_dict())
+    with pytest.raises(ValueError, match="packed already"):
+        prepack(model)
+    with pytest.raises(ValueError, match="prepack wants float32 weights on the CPU"):
+        prepack(gpt2().bfloat16())
 
 
 def test_weights_laid_out_for_one_are_the_same_weights(tmp_path):

@@ -14,7 +14,7 @@ _NAMES = {
     "core.outputs": "ModelOutput",
     "core.pretrained": "PreTrainedModel",
     "core.report": "LoadReport",
-    "core.quantize": "lay_out_for_one quantize",
+    "core.quantize": "lay_out_for_one prepack quantize",
     "core.auto": "AutoConfig AutoModel AutoModelForPreTraining AutoModelForCausalLM AutoModelForMaskedLM "
     "AutoModelForNextSentencePrediction AutoModelForSequenceClassification AutoModelForMultipleChoice "
     "AutoModelForTokenClassification AutoModelForQuestionAnswering AutoModelForSeq2SeqLM",

@@ -43,6 +43,9 @@ class Int8Linear(nn.Module):
     def _save_to_state_dict(self, *args: object) -> None:
         raise TypeError("a model of Int8Linear cannot be saved: save the float model, and call quantize after loading.")
 
+    def __getstate__(self) -> dict[str, object]:
+        raise TypeError("an Int8Linear can be neither copied nor pickled: copy the float model, and quantize the copy.")
+
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 

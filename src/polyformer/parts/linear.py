@@ -1,5 +1,7 @@
 """The linear map of the large layers, and the one place where its kernel is chosen."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,6 +10,7 @@ from polyformer.parts.layout import tracing
 
 FEW, MANY = 4, 64  # rows
 LARGE = 2**20  # weights
+PACKED_FOR = 8  # rows; what is best for them is within a few percent of the best for 1 to 512
 
 
 class Linear(nn.Linear):
@@ -29,6 +32,50 @@ class Linear(nn.Linear):
         ):
             return torch.ops.mkldnn._linear_pointwise.default(x, w, self.bias, "none", [], "")
         return F.linear(x, w, self.bias)
+
+
+class PackedLinear(nn.Module):
+    """The same map with its matrix in the order in which oneDNN's inner product reads it, and in no other.
+
+    Torch's maps have it ordered so, or so that BLAS likes it, again at every call. It has no gradient; its place in a
+    state dict has the matrix as it was.
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, linear: nn.Linear) -> None:
+        """From a float32 map on the CPU, whose own matrix is let go with it."""
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), PACKED_FOR)
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features), float32."""
+        return torch.ops.mkldnn._linear_pointwise.default(x, self.packed, self.bias, "none", [], "")
+
+    @property
+    def weight(self) -> Tensor:
+        """A copy of the matrix, (out_features, in_features)."""
+        return self.packed.to_dense()
+
+    def __getstate__(self) -> dict[str, Any]:  # the packed order cannot be copied or pickled
+        return super().__getstate__() | {"packed": self.weight}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(state["packed"], PACKED_FOR)
+
+    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
+        destination[f"{prefix}weight"] = self.weight
+        if self.bias is not None:
+            destination[f"{prefix}bias"] = self.bias
+
+    def _load_from_state_dict(self, *args: object) -> None:
+        raise TypeError("the weights of a PackedLinear are fixed: load them before the model is packed.")
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
 def _inner_product_fits(x: Tensor, w: Tensor) -> bool:
