@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
-from polyformer.core.auto import AutoConfig
+from polyformer.core.assemble import options_by_part, part_from_pretrained
 from polyformer.core.composite import Composite, Part
 from polyformer.core.config import Config, config
 from polyformer.core.errors import ConfigError
@@ -132,23 +132,19 @@ class EncoderDecoderModel(Writes, PreTrainedModel):
         Raises:
             ValueError: a part that is neither named nor given.
         """
-        for_encoder, for_decoder, own = _by_part(options)
+        (for_encoder, for_decoder), own = options_by_part(
+            options, ("encoder", "decoder"), own=("decoder_start_token_id",)
+        )
         if encoder_model is None:
-            if encoder_pretrained_model_name_or_path is None:
-                raise ValueError("there is no encoder: name a checkpoint first, or give encoder_model=...")
-            kind = _config(encoder_pretrained_model_name_or_path, for_encoder)
-            kind.is_decoder = kind.add_cross_attention = False
-            encoder_model = task_class(kind.model_type, "base").from_pretrained(
-                encoder_pretrained_model_name_or_path, config=kind, **for_encoder
-            )
+            encoder_model = part_from_pretrained(
+                "encoder", encoder_pretrained_model_name_or_path, "base", for_encoder,
+                is_decoder=False, add_cross_attention=False,
+            )  # fmt: skip
         if decoder_model is None:
-            if decoder_pretrained_model_name_or_path is None:
-                raise ValueError("there is no decoder: name a checkpoint second, or give decoder_model=...")
-            kind = _config(decoder_pretrained_model_name_or_path, for_decoder)
-            kind.is_decoder = kind.add_cross_attention = True
-            decoder_model = task_class(kind.model_type, "causal-lm").from_pretrained(
-                decoder_pretrained_model_name_or_path, config=kind, **for_decoder
-            )
+            decoder_model = part_from_pretrained(
+                "decoder", decoder_pretrained_model_name_or_path, "causal-lm", for_decoder,
+                is_decoder=True, add_cross_attention=True,
+            )  # fmt: skip
         both = EncoderDecoderConfig.from_encoder_decoder_configs(encoder_model.config, decoder_model.config, **own)
         return cls(both, encoder_model, decoder_model).eval()
 
@@ -281,24 +277,6 @@ EncoderDecoderModel.backbone = EncoderDecoderModel
 
 
 # ---- two parts -------------------------------------------------------------------------------------------------------
-
-
-def _by_part(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Options that begin with encoder_ and decoder_, without that, and the others."""
-    leads = ("encoder_", "decoder_")
-    own_fields = ("decoder_start_token_id",)
-    found = [{k.removeprefix(lead): v for k, v in options.items() if k.startswith(lead)} for lead in leads]
-    own = {k: v for k, v in options.items() if not k.startswith(leads) or k in own_fields}
-    found[1].pop("start_token_id", None)
-    return found[0], found[1], own
-
-
-def _config(name: str | os.PathLike[str], options: dict[str, Any]) -> Config:
-    """The configuration given, which is taken out of the options, or that of the checkpoint."""
-    given = options.pop("config", None)
-    where = {k: options[k] for k in ("revision", "cache_dir", "token", "local_files_only", "subfolder") if k in options}
-    found: Config = AutoConfig.from_pretrained(name, **where) if given is None else given
-    return found
 
 
 def _share(encoder: nn.Module, decoder: nn.Module) -> None:

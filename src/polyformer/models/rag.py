@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from polyformer.core.auto import AutoConfig
+from polyformer.core.assemble import options_by_part, part_from_pretrained
 from polyformer.core.composite import Composite, Part
 from polyformer.core.config import Config, config
 from polyformer.core.keymap import KeyMap
@@ -156,12 +156,13 @@ class RagPreTrained(PreTrainedModel):
         Raises:
             ValueError: a part that is neither named nor given.
         """
-        for_question, for_generator, own = _by_part(options)
+        (for_question, for_generator), own = options_by_part(options, ("question_encoder", "generator"))
         if question_encoder_model is None:
             name = question_encoder_pretrained_model_name_or_path
-            question_encoder_model = _part("question_encoder", name, "base", for_question)
+            question_encoder_model = part_from_pretrained("question_encoder", name, "base", for_question)
         if generator_model is None:
-            generator_model = _part("generator", generator_pretrained_model_name_or_path, "seq2seq-lm", for_generator)
+            name = generator_pretrained_model_name_or_path
+            generator_model = part_from_pretrained("generator", name, "seq2seq-lm", for_generator)
         both = (question_encoder_model.config, generator_model.config)
         made = config or RagConfig.from_question_encoder_generator_configs(*both, **own)
         return cls(made, question_encoder_model, generator_model, retriever).eval()  # type: ignore[call-arg]
@@ -443,23 +444,6 @@ def arguments(model: nn.Module) -> tuple[str, ...]:
 def _for_each(tokens: Tensor | None, docs: int) -> Tensor | None:
     """(rows, ...) -> (rows * passages, ...), those of a question side by side."""
     return None if tokens is None else tokens.repeat_interleave(docs, 0)
-
-
-def _by_part(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Options that begin with question_encoder_ and generator_, without that, and the others."""
-    leads = ("question_encoder_", "generator_")
-    found = [{k.removeprefix(lead): v for k, v in options.items() if k.startswith(lead)} for lead in leads]
-    return found[0], found[1], {k: v for k, v in options.items() if not k.startswith(leads)}
-
-
-def _part(what: str, name: str | os.PathLike[str] | None, task: str, options: dict[str, Any]) -> PreTrainedModel:
-    """One of the two, from a checkpoint."""
-    if name is None:
-        raise ValueError(f"there is no {what}: name a checkpoint, or give {what}_model=...")
-    where = {k: options[k] for k in ("revision", "cache_dir", "token", "local_files_only", "subfolder") if k in options}
-    kind = options.get("config") or AutoConfig.from_pretrained(name, **where)
-    made: PreTrainedModel = task_class(kind.model_type, task).from_pretrained(name, **options)
-    return made
 
 
 # ---- task classes ----------------------------------------------------------------------------------------------------
