@@ -1,6 +1,9 @@
 """Int8 weights and weights laid out anew: against whole-number products by hand, over every architecture."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from torch import nn
 import polyformer
 from polyformer import GPT2Config, GPT2LMHeadModel
 from polyformer.core.quantize import lay_out_for_one, prepack, quantize
-from polyformer.parts.int8 import Int8Linear, eight_bits
+from polyformer.parts.int8 import FEWER_STEPS, STEPS, Int8Linear, eight_bits, saturates
 from polyformer.parts.linear import Linear, PackedLinear
 from zoo import FAMILIES, batch, make, sentences, without_labels
 
@@ -27,10 +30,11 @@ def gpt2(**changes):
 
 def in_numbers(x, linear):
     """The product of the rounded numbers, worked out in whole numbers and float64."""
-    scale_x = x.abs().amax(-1, keepdim=True).double() / 127
+    steps = FEWER_STEPS if saturates() else STEPS
+    scale_x = x.abs().amax(-1, keepdim=True).double() / steps
     scale_w = linear.weight.abs().amax(1).double() / 127
     whole_x, whole_w = (x.double() / scale_x).round().long(), (linear.weight.double() / scale_w[:, None]).round().long()
-    assert whole_x.abs().max() == whole_w.abs().max() == 127
+    assert (whole_x.abs().max(), whole_w.abs().max()) == (steps, 127)
     y = (whole_x @ whole_w.T).double() * scale_x * scale_w
     return y if linear.bias is None else y + linear.bias.double()
 
@@ -52,13 +56,29 @@ def test_it_is_as_far_off_as_rounding_may_be():
     torch.manual_seed(0)
     linear, x = nn.Linear(64, 50), torch.randn(20, 64) * torch.logspace(-3, 3, 20)[:, None]
     w = linear.weight.detach().double()
-    half_x, half_w = x.double().abs().amax(1, keepdim=True) / 254, w.abs().amax(1, keepdim=True) / 254
+    half_x, half_w = (
+        x.double().abs().amax(1, keepdim=True) / (2 * (FEWER_STEPS if saturates() else STEPS)),
+        w.abs().amax(1, keepdim=True) / 254,
+    )
     # |xw - (x + a)(w + b)| <= |x||b| + |w||a| + |a||b|
     most = x.double().abs().sum(1)[:, None] * half_w.T + half_x * w.abs().sum(1) + 64 * half_x * half_w.T
     with torch.no_grad():
         off = (Int8Linear(linear)(x).double() - F.linear(x.double(), w, linear.bias.double())).abs()
     assert (off <= most * 1.0001).all()
     assert (off > 0).any()
+
+
+@pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE", "AVX512_CORE_VNNI"])
+def test_large_numbers_are_not_cut_on_older_cpus(instructions):
+    """Where two products are added in 16 bits, too: all of x and W at the largest of their rows."""
+    script = (
+        "import torch; from polyformer.parts.int8 import Int8Linear; linear = torch.nn.Linear(64, 64, bias=False);"
+        "torch.nn.init.ones_(linear.weight); y = Int8Linear(linear)(torch.ones(3, 64)); "
+        "print(float((y - 64).abs().max()))"
+    )
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions}
+    told = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert float(told.stdout) < 1e-4
 
 
 def test_numbers_are_within_half_a_step():
@@ -83,7 +103,7 @@ def test_every_architecture_answers_with_int8_maps(family):
     assert not left
     assert any(isinstance(m, Int8Linear) for m in model.modules())
     assert got.shape == want.shape and got.isfinite().all()
-    assert F.cosine_similarity(got.flatten().double(), want.flatten().double(), 0) > 0.8
+    assert F.cosine_similarity(got.flatten().double(), want.flatten().double(), 0) > (0.7 if saturates() else 0.8)
 
 
 def test_the_map_to_words_is_replaced_and_the_table_kept():

@@ -1,9 +1,12 @@
 """A linear map with weights of eight bits: a quarter of the memory to read, which is what a step of writing costs."""
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
 STEPS = 127  # to each side of zero
+FEWER_STEPS = 63  # where sums of two products saturate at 16 bits: 2 * 127 * 127 < 2 ** 15
 
 
 class Int8Linear(nn.Module):
@@ -11,7 +14,8 @@ class Int8Linear(nn.Module):
 
     Both are symmetric, round(value / scale) with the largest of a row at 127; products are summed in int32 and scaled
     in float32. No row of x has a say in another's scale, so an answer does not hang on what else is in the batch. The
-    weights are packed for oneDNN: they have no gradient and are not for saving.
+    weights are packed for oneDNN: they have no gradient and are not for saving. On a CPU without instructions for such
+    products (VNNI) the largest of a row of x is at 63.
     """
 
     scales: Tensor
@@ -29,9 +33,11 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features), float32."""
-        numbers, scales = eight_bits(x)
+        steps = FEWER_STEPS if saturates() else STEPS
+        scales = scales_of(x, steps)
+        numbers = (x / scales).round_().add_(steps + 1).to(torch.uint8)  # from zero on: that is what has fast kernels
         y = torch.ops.onednn.qlinear_pointwise.default(
-            numbers, 1.0, 0, self.packed, self.scales, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
+            numbers, 1.0, steps + 1, self.packed, self.scales, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
         y.mul_(scales)
         return y if self.bias is None else y.add_(self.bias)
@@ -52,5 +58,33 @@ class Int8Linear(nn.Module):
 
 def eight_bits(x: Tensor) -> tuple[Tensor, Tensor]:
     """(..., width) -> int8 of that shape and float32 scales (..., 1); their product is x to half a scale."""
-    scales = x.abs().amax(-1, keepdim=True).div_(STEPS).clamp_(min=torch.finfo(torch.float32).tiny)
+    scales = scales_of(x, STEPS)
     return (x / scales).round_().to(torch.int8), scales
+
+
+def scales_of(x: Tensor, steps: int) -> Tensor:
+    """(..., width) -> (..., 1): what a step stands for where the largest number of a row is so many."""
+    return x.abs().amax(-1, keepdim=True).div_(steps).clamp_(min=torch.finfo(torch.float32).tiny)
+
+
+@cache
+def saturates() -> bool:
+    """Whether this CPU adds two products in 16 bits: found by trying, on numbers that are too large for that."""
+    large = torch.full((1, 64), 255, dtype=torch.uint8)
+    packed = torch.ops.onednn.qlinear_prepack(torch.full((64, 64), STEPS, dtype=torch.int8), None)
+    found = torch.ops.onednn.qlinear_pointwise.default(
+        large,
+        1.0,
+        0,
+        packed,
+        torch.ones(64),
+        torch.zeros(64, dtype=torch.int32),
+        None,
+        1.0,
+        0,
+        torch.float32,
+        "none",
+        [],
+        "",
+    )
+    return bool((found != 64 * 255 * STEPS).any())
