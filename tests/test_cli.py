@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -21,7 +23,9 @@ from polyformer import BertConfig, BertForMaskedLM, BertTokenizer
 from polyformer.cli import main
 from polyformer.cli.common import size
 from polyformer.cli.passages import read_corpus, split
+from polyformer.cli.run import adapted
 from polyformer.pipelines import SentenceEncoder, defaults, pipeline
+from polyformer.pipelines.fill_mask import FillMaskPipeline
 
 COMMANDS = ("embed", "search", "fill", "generate", "run", "explain", "info", "demo")
 VOCAB = "[PAD] [UNK] [CLS] [SEP] [MASK] the cat dog sat ran on mat paris france city of is a , . ? to with file".split()
@@ -29,7 +33,7 @@ VOCAB = "[PAD] [UNK] [CLS] [SEP] [MASK] the cat dog sat ran on mat paris france 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a random masked language model."""
+    """The folder of a random masked language model, which gives vectors of texts, too."""
     folder = tmp_path_factory.mktemp("tiny-bert")
     torch.manual_seed(0)
     config = BertConfig(
@@ -39,6 +43,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     BertForMaskedLM(config).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
     BertTokenizer(folder / "vocab.txt", model_max_length=64).save_pretrained(folder)
+    modules = [{"path": "", "type": "models.Transformer"}, {"path": "1_Pooling", "type": "models.Pooling"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text('{"word_embedding_dimension": 16, "pooling_mode_mean_tokens": true}')
     return str(folder)
 
 
@@ -136,7 +144,7 @@ def test_failures_are_1_and_one_sentence(call: Callable[..., Any], tiny: str, tm
         (("embed", tmp_path, "--model", tiny), "is a directory"),
         (("embed", empty, "--model", tiny, "--json"), "empty.txt has no text"),
         (("embed", latin, "--model", tiny, "--json"), "line 2 of"),
-        (("embed", lines, "--model", tiny, "--json"), 'line 2 of .*no object with a "text"'.partition(".*")[2]),
+        (("embed", lines, "--model", tiny, "--json"), 'has no "text"; its fields are "txet": name the one'),
         (("search", "x", tmp_path / "nope", "--model", tiny), "there is no file or folder"),
         (("search", "x", empty, "--model", tiny), "there is no text in"),
         (("fill", "the cat", "--model", tiny), "the text has no [MASK]"),
@@ -344,7 +352,7 @@ def test_fill(call: Callable[..., Any], tiny: str) -> None:
 def test_fill_in_a_long_text(call: Callable[..., Any], tiny: str) -> None:
     long = "the cat sat . " * 30 + "the [MASK]"
     code, _, err = call("fill", long, "--model", tiny)
-    assert code == 1 and "on_long='window'" in one_sentence(err)
+    assert code == 1 and "pass --on-long window to read it" in one_sentence(err)
     code, out, _ = call("fill", long, "--model", tiny, "--on-long", "window", "--json")
     assert code == 0 and json.loads(out)["masks"] == [pipeline("fill-mask", tiny)(long, on_long="window")]
 
@@ -397,7 +405,9 @@ def test_run_on_lines_without_a_text(call: Callable[..., Any], tiny: str, tmp_pa
     source = tmp_path / "s.jsonl"
     source.write_text('{"text": "a cat"}\n{"abstract": "a dog"}\n')
     code, out, err = call("run", "sentence-embedding", "--model", tiny, "--input", source)
-    assert code == 1 and out == "" and 'there is no "text" in {"abstract": "a dog"}: give' in one_sentence(err)
+    assert code == 1 and out.startswith('{"text": "a cat"}\n  16 numbers:') and "dog" not in out
+    said = f'line 2 of {source} has no "text"; its fields are "abstract": name the one to read, --field NAME.'
+    assert one_sentence(err) == f"polyformer: {said}\n"
 
 
 def test_options_may_stand_before_between_and_after_texts(call: Callable[..., Any], tiny: str) -> None:
@@ -411,6 +421,160 @@ def test_options_may_stand_before_between_and_after_texts(call: Callable[..., An
 def test_run_lists_options(call: Callable[..., Any]) -> None:
     code, out, err = call("run", "ner", "--set", "help")
     assert (code, err) == (0, "") and {"aggregation_strategy", "on_long"} <= set(out.replace(",", " ").split())
+
+
+# ---- lines of a file -------------------------------------------------------------------------------------------------
+
+
+def near(vectors: np.ndarray) -> Any:
+    return [pytest.approx(vector.tolist(), abs=1e-6) for vector in vectors]
+
+
+def lines_of(path: Path, *values: Any) -> Path:
+    path.write_text("".join(json.dumps(value) + "\n" for value in values))
+    return path
+
+
+def test_the_field_of_a_line_that_is_the_text(
+    call: Callable[..., Any], tiny: str, tmp_path: Path, stdin: Callable[[bytes], None]
+) -> None:
+    texts = ["the cat", "a dog ran"]
+    source = lines_of(tmp_path / "a.jsonl", *({"abstract": text, "text": "paris", "id": 7} for text in texts))
+    wanted = SentenceEncoder.from_pretrained(tiny).encode(texts)
+    code, out, err = call("embed", source, "--field", "abstract", "--model", tiny, "--json")
+    assert (code, err) == (0, "")
+    np.testing.assert_allclose(json.loads(out)["vectors"], wanted, atol=1e-6)
+    stdin(source.read_bytes())  # a field is one of JSON, whatever the name says
+    assert json.loads(call("embed", "-", "--field", "abstract", "--model", tiny, "--json")[1])["vectors"] == near(
+        wanted
+    )
+    code, out, _ = call(
+        "run", "sentence-embedding", "--input", source, "--field", "abstract", "--model", tiny, "--json"
+    )
+    found = json.loads(out)
+    assert code == 0 and [one["result"] for one in found] == near(wanted) and found[0]["text"] == "paris"
+    code, out, _ = call("search", "a dog ran", source, "--field", "abstract", "--model", tiny, "--json")
+    assert code == 0 and json.loads(out)["results"][0]["text"] == "a dog ran"
+    index = ("--field", "abstract", "--json")
+    assert call("index", "build", source, "-o", tmp_path / "x", "--model", tiny, *index)[0] == 0
+    assert json.loads(call("index", "add", tmp_path / "x", source, *index)[1])["added"] == 2
+    (found,) = json.loads(call("index", "search", tmp_path / "x", "a dog ran", "-k", "1", "--json")[1])["results"]
+    assert (found["text"], found["document"], found["meta"]) == ("a dog ran", "7", {"text": "paris"})
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [("embed", "F"), ("search", "x", "F"), ("index", "build", "F", "-o", "x"), ("run", "fill-mask", "--input", "F")],
+)
+def test_a_line_without_the_field_says_which_it_has(
+    call: Callable[..., Any], tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = lines_of(tmp_path / "a.jsonl", {"body": "the [MASK]"}, {"title": "x", "id": 1})
+    given = [str(source) if word == "F" else word for word in argv]
+    _, _, err = call(*given, "--field", "body", "--model", tiny)
+    said = f'line 2 of {source} has no "body"; its fields are "title", "id": name the one to read, --field NAME.'
+    assert err.splitlines()[-1] == f"polyformer: {said}"
+
+
+def test_json_of_another_kind_in_a_folder_is_left_out(tmp_path: Path) -> None:
+    lines_of(tmp_path / "a.jsonl", {"body": "the cat"})
+    lines_of(tmp_path / "b.jsonl", {"text": "a dog"})
+    for field, kept, skipped in (("body", "the cat", "b.jsonl"), ("text", "a dog", "a.jsonl")):
+        corpus = read_corpus([str(tmp_path)], field=field)
+        assert [passage.text for passage in corpus.passages] == [kept]
+        assert [Path(name).name for name in corpus.skipped] == [skipped]
+
+
+@pytest.mark.parametrize(
+    "task, item, options, wanted",
+    [
+        ("fill-mask", {"a": "x"}, {}, "x"),
+        ("text-classification", {"a": "x", "text_pair": "y"}, {}, {"a": "x", "text": "x", "text_pair": "y"}),
+        ("question-answering", {"a": "x", "question": "y"}, {}, {"a": "x", "context": "x", "question": "y"}),
+        ("question-answering", {"a": "x", "text": "z"}, {"question": "y"}, {"context": "x", "question": "y"}),
+        ("multiple-choice", {"a": "x"}, {"choices": ["y", "z"]}, {"text": "x", "choices": ["y", "z"]}),
+        ("sentence-similarity", {"a": "x", "sentences": []}, {}, {"a": "x", "source_sentence": "x", "sentences": []}),
+        ("open-qa", {"a": "x", "question": "y"}, {}, "x"),
+    ],
+)
+def test_the_field_is_what_a_task_reads(task: str, item: Any, options: dict[str, Any], wanted: Any) -> None:
+    given = argparse.Namespace(**{"field": "a", "question": None, "choices": None} | options)
+    assert adapted(task, item, given, "line 1") == wanted
+
+
+def test_errors_name_lines_and_options_of_the_command(
+    call: Callable[..., Any], tiny: str, tmp_path: Path, stdin: Callable[[bytes], None]
+) -> None:
+    long = "the cat " * 40 + "[MASK]"
+    source = tmp_path / "a.txt"
+    source.write_text(f"a [MASK]\n{long}\n")
+    code, out, err = call("run", "fill-mask", "--input", source, "--model", tiny)
+    said = "has 83 tokens, and this model takes 64: pass --set on_long=window to read it piece by piece, or --set "
+    assert (
+        code == 1 and out.startswith("a [MASK]\n") and f"line 2 of {source} {said}on_long=truncate" in one_sentence(err)
+    )
+    stdin(source.read_bytes())
+    assert "line 2 of standard input has" in call("run", "fill-mask", "--input", "-", "--model", tiny)[2]
+    assert "text 2 has no [MASK]" in call("run", "fill-mask", "a [MASK]", "x", "--model", tiny)[2]
+    assert "the text has no [MASK]" in call("run", "fill-mask", "x", "--model", tiny)[2]
+    with pytest.raises(ValueError, match="text 1 has 83 tokens.*on_long='window'"):  # the library counts as it did
+        pipeline("fill-mask", tiny)(["a [MASK]", long])
+
+
+@pytest.mark.parametrize("wrong", ["no mask", "interrupted"])
+def test_what_was_answered_before_an_error_is_kept(
+    call: Callable[..., Any], tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    source, target = tmp_path / "a.txt", tmp_path / "out.jsonl"
+    texts = ["a [MASK]", "the [MASK] sat", "a [MASK] dog", "nothing", "the [MASK]"]
+    source.write_text("".join(f"{text}\n" for text in texts))
+    target.write_text("of old")
+    monkeypatch.setattr(FillMaskPipeline, "window", 2)
+    if wrong == "interrupted":
+        source.write_text("".join(f"{text} [MASK]\n" for text in texts))
+        answer = FillMaskPipeline.answer
+
+        def stopped(self: FillMaskPipeline, text: str, *rest: Any) -> Any:
+            if "nothing" in text:
+                raise KeyboardInterrupt
+            return answer(self, text, *rest)
+
+        monkeypatch.setattr(FillMaskPipeline, "answer", stopped)
+    code, out, err = call("run", "fill-mask", "--input", source, "-o", target, "--model", tiny)
+    assert (code, out) == ((1, "") if wrong == "no mask" else (130, "")) and target.read_text() == "of old"
+    kept = [json.loads(line) for line in (tmp_path / "out.jsonl.partial").read_text().splitlines()]
+    assert [one["text"] for one in kept] == source.read_text().splitlines()[:3]
+    assert f"what was done before is kept in {target}.partial" in err
+    assert wrong != "no mask" or f"line 4 of {source} has no [MASK]" in err
+
+
+def test_an_iterator_answers_what_comes_before_a_text_that_cannot_be(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill = pipeline("fill-mask", tiny)
+    texts = ["a [MASK]", "the [MASK] sat", "nothing", "the [MASK]"]
+    found = iter(fill(iter(texts)))
+    assert [next(found), next(found)] == fill(texts[:2])
+    with pytest.raises(ValueError, match="text 2 has no"):
+        next(found)
+    monkeypatch.setattr(fill, "compute", lambda *_: pytest.fail("a list that cannot be answered is not begun"))
+    with pytest.raises(ValueError, match="text 2 has no"):
+        fill(texts)
+
+
+def test_a_model_without_training_for_vectors_is_noted(call: Callable[..., Any], tiny: str, tmp_path: Path) -> None:
+    plain, source = tmp_path / "plain", tmp_path / "a.txt"
+    shutil.copytree(tiny, plain)
+    source.write_text("the cat\n")
+    assert call("search", "cat", source, "--model", plain)[2].count("was not trained") == 0
+    (plain / "modules.json").unlink()
+    for argv in (("embed", source, "-o", tmp_path / "v.npy"), ("index", "build", source, "-o", tmp_path / "x")):
+        code, _, err = call(*argv, "--model", plain)
+        assert code == 0 and f"{plain} was not trained to give vectors of texts" in one_sentence(err)
+    config = json.loads((plain / "config.json").read_text())
+    (plain / "config.json").write_text(json.dumps(config | {"pooling": "mean"}))
+    assert call("embed", source, "-o", tmp_path / "v.npy", "--model", plain)[2] == ""
 
 
 # ---- info ------------------------------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ def test_pairs_that_are_none(pipe, tmp_path):
         ((picture(), ["red"]), TypeError, "a list of texts with a list of images"),
         (([picture(), "red"],), TypeError, "text 0 is no image with a text"),
         (({"image": picture()},), TypeError, "the text is no image with a text"),
-        (([(picture(), "red"), (3, "red")],), TypeError, "image 1 is a int"),
+        (([(picture(), "red"), (3, "red")],), TypeError, "the image of text 1 is a int"),
         ((picture(), "red", None), TypeError, "positional"),
     ]
     for arguments, error, message in calls:

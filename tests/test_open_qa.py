@@ -29,9 +29,10 @@ from polyformer import (
 from polyformer.cli import index as index_command
 from polyformer.cli import main
 from polyformer.pipelines.open_qa import OpenQAPipeline
-from polyformer.pipelines.passage_encoder import DPRVectors, EmbeddingVectors, load_passage_encoder
+from polyformer.pipelines.passage_encoder import DPRVectors, EmbeddingVectors, block_on, load_passage_encoder
 from polyformer.pipelines.passage_reader import Answer, Asked, DPRSpanReader
 from polyformer.retrieval import Document, Found, Passage, PassageIndex, build, delete, faiss_kinds, passages_of
+from polyformer.retrieval.write import BLOCK
 
 WORDS = "the a cat dog sat ran on mat road fast slow red blue is was in of and paris france who where fox".split()
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *".,?!", "##s", "##ing"]
@@ -59,7 +60,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     torch.manual_seed(0)
     root = tmp_path_factory.mktemp("models")
     return {
-        "bert": saved(root / "bert", BertModel(config(BertConfig))),
+        "bert": saved(root / "bert", BertModel(config(BertConfig, pooling="mean"))),
         "qa": saved(root / "qa", BertForQuestionAnswering(config(BertConfig))),
         "question": saved(root / "question", DPRQuestionEncoder(config(DPRConfig))),
         "context": saved(root / "context", DPRContextEncoder(config(DPRConfig, projection_dim=16))),
@@ -219,6 +220,9 @@ def test_an_extractive_head_reads_every_passage_alone(models: dict[str, str], tm
         for answer in answers:
             assert originals[answer["document"]][answer["start"] : answer["end"]] == answer["answer"]
     assert ask(QUESTIONS[0], passages=5)["answer"] == ask(QUESTIONS[0], passages=5, top_k=2)[0]["answer"]
+    long = "cat " * 70
+    with pytest.raises(ValueError, match=f"the question of '{long}' has 70 tokens: shorten it"):  # not a pair's number
+        ask([QUESTIONS[0], long])
 
 
 class Writer:
@@ -433,6 +437,25 @@ def test_ctrl_c_keeps_what_is_done(
         code, out, err = call("index", "build", docs, "-o", tmp_path / "x", "--model", models["bert"])
     assert code == 130 and out == "" and "the same command goes on from there" in err
     assert call("index", "build", docs, "-o", tmp_path / "x", "--model", models["bert"])[0] == 0
+
+
+def test_an_interrupted_build_loses_a_block_that_suits_the_device(
+    call: Callable[..., Any], models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, sizes = EmbeddingVectors.passages, []
+
+    def interrupted(self: EmbeddingVectors, passages: list[Passage]) -> np.ndarray:
+        if len(sizes) == 2:
+            raise KeyboardInterrupt
+        sizes.append(len(passages))
+        return encode(self, passages)
+
+    monkeypatch.setattr(EmbeddingVectors, "passages", interrupted)
+    (tmp_path / "a.jsonl").write_text('{"text": "the red fox"}\n' * 100)
+    argv = ("index", "build", tmp_path / "a.jsonl", "-o", tmp_path / "x", "--model", models["bert"], "--device", "cpu")
+    code, _, err = call(*argv)
+    assert code == 130 and sizes == [block_on(torch.device("cpu"))] * 2 and f"{sum(sizes)} passages of this work" in err
+    assert block_on(torch.device("cpu")) < block_on(torch.device("cuda")) == BLOCK
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,9 @@ def test_documents_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name,text,said",
     [
-        ("a.jsonl", b'{"txt": "x"}\n', 'line 1 of .*a.jsonl is no object with a "text"'),
+        ("a.jsonl", b'["x"]\n', 'line 1 of .*a.jsonl is no object with a "text"'),
+        ("a.jsonl", b'{"txt": "x", "id": 1}\n', 'line 1 of .*a.jsonl has no "text"; its fields are "txt", "id"'),
+        ("a.jsonl", b'{"text": 7}\n', 'line 1 of .*a.jsonl has no text in "text", which is 7'),
         ("a.tsv", b"id\ttext\ttitle\n1\tonly\n", "row 2 of .*a.tsv cannot be read: it has 2 columns"),
         ("a.tsv", b"1\t\xff\tx\n", "a.tsv cannot be read"),
         ("a.txt", b"\xff", "a.txt is no text in UTF-8"),

@@ -335,6 +335,8 @@ def test_the_command(t5, tmp_path, capsys):
     assert shown == ["Who?", f"  {found}"]
     assert main(["run", "summarization", "x", "--model", folder, "--set", "num_beam=2"]) == 2
     capsys.readouterr()
+    assert main(["run", "translation", "x", "--model", folder]) == 1
+    assert "say --set src_lang=English, --set tgt_lang=German, or --set prefix=..., wh" in capsys.readouterr().err
     assert main(["generate", "x", "--model", folder]) == 2
     assert "`polyformer run text2text-generation` asks it to" in capsys.readouterr().err
 

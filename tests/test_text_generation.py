@@ -238,6 +238,10 @@ def test_prompts_from_standard_input(folder, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("Once\n\nA\n"))
     assert main(["generate", "-", "--model", str(folder), "--max-new-tokens", "3", "--json"]) == 0
     assert [one["prompt"] for one in json.loads(capsys.readouterr().out)] == ["Once", "A"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("Once\n\n" + "x" * 62 + "\n"))
+    assert main(["generate", "-", "--model", str(folder), "--max-new-tokens", "3"]) == 1
+    said = capsys.readouterr().err
+    assert "line 3 of standard input has 62 tokens" in said and "or pass --set handle_long_generation=hole" in said
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ import argparse
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -46,6 +47,24 @@ def speaking() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+@contextmanager
+def own_words(options: Mapping[str, str]) -> Iterator[None]:
+    """Within it, errors that name arguments of the library, on_long='window', name the command's options.
+
+    options: how each argument is written here, "--set {name}={value}".
+    """
+    given = re.compile(rf"\b({'|'.join(options)})=('[^']*'|\.\.\.|True|False)")
+
+    def said(found: re.Match[str]) -> str:
+        value = found[2].lower() if found[2] in ("True", "False") else found[2].strip("'") or "''"
+        return options[found[1]].format(name=found[1], value=value)
+
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise Failure(given.sub(said, str(error))) from error
 
 
 # ---- arguments ----
@@ -169,3 +188,19 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
         raise
     except OSError as error:
         raise explain(path.parent, error) from error
+
+
+@contextmanager
+def kept_file(path: Path) -> Iterator[IO[bytes]]:
+    """The same, but what was written before an error, or Ctrl-C, is kept in PATH.partial, and that is said."""
+    partial = path.with_name(f"{path.name}.partial")
+    with new_file(path) as file:
+        try:
+            yield file
+        except BaseException:
+            written = file.tell()
+            file.close()
+            if written:
+                os.replace(file.name, partial)
+                say(f"what was done before is kept in {partial}.")
+            raise

@@ -14,10 +14,11 @@ from polyformer.cli.common import (
     command,
     load_encoder,
     new_file,
+    own_words,
     plural,
     print_json,
 )
-from polyformer.cli.texts import Texts
+from polyformer.cli.texts import FIELD, Texts, add_field
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   polyformer embed sentences.txt                        writes vectors.npy
   polyformer embed reviews.jsonl -o reviews.npy         the "text" of every line
+  polyformer embed papers.jsonl --field abstract
   head -3 sentences.txt | polyformer embed - --json     the vectors as JSON on stdout
   python -c "import numpy; print(numpy.load('vectors.npy').shape)"
 """
 MORE = """\
 FILE has a text a line; row i of the result is line i, and an empty line counts too. A name that ends in .jsonl has
-JSON objects with "text". Vectors are float32; their cosine says how much two texts mean the same."""
+JSON objects with "text", or what --field names. Vectors are float32; their cosine says how much two texts mean the
+same."""
 
 
 def add(commands: Any) -> None:
@@ -40,6 +43,7 @@ def add(commands: Any) -> None:
     parser.add_argument("file", metavar="FILE", help="texts, one a line; - is standard input")
     parser.add_argument("-o", "--output", metavar="FILE.npy", help="where the vectors go; vectors.npy by default")
     parser.add_argument("--jsonl", action="store_true", help='every line is JSON with "text", whatever the name says')
+    add_field(parser)
     add_model(parser, "all-MiniLM-L6-v2 by default")
     add_device(parser)
     add_json(parser)
@@ -48,7 +52,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     output = _output(args)
-    with Texts(args.file, args.jsonl) as texts:
+    with Texts(args.file, args.jsonl, args.field) as texts, own_words(FIELD):
         encoder, name = load_encoder(args)
         clock = Clock()
         vectors = _encode(encoder, texts) if output is None else _write(encoder, texts, output)

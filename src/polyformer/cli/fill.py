@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from polyformer.cli.common import Usage, add_device, add_json, bold, command, positive, print_json
+from polyformer.cli.common import Usage, add_device, add_json, bold, command, own_words, positive, print_json
 
 EXAMPLES = """\
   polyformer fill "Paris is the [MASK] of France." --model bert-base-uncased
@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> None:
     from polyformer.pipelines import pipeline
 
     fill = pipeline("fill-mask", args.model, device=args.device)
-    found = fill(args.text, top_k=args.k, targets=args.targets, on_long=args.on_long)
+    with own_words({"on_long": "--on-long {value}"}):
+        found = fill(args.text, top_k=args.k, targets=args.targets, on_long=args.on_long)
     masks = found if isinstance(found[0], list) else [found]
     if args.json:
         print_json({"text": args.text, "model": args.model, "masks": masks})

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from polyformer.cli.common import Usage, add_device, add_json, command, positive, print_json, say
+from polyformer.cli.common import Usage, add_device, add_json, command, own_words, positive, print_json, say
 
 if TYPE_CHECKING:
     from polyformer.generation.config import GenerationConfig
@@ -69,12 +69,13 @@ def run(args: argparse.Namespace) -> None:
     if not args.model:
         raise Usage("generate has no default model: name one, such as --model gpt2 or --model FOLDER.")
     options = _options(args)
-    prompts = _prompts(args.prompts)
+    prompts, names = _prompts(args.prompts)
     if args.stream and (len(prompts) > 1 or args.json or args.num_return > 1 or options.get("num_beams", 1) > 1):
         raise Usage("--stream prints one text as it is written: one prompt, without --json, beams or --num-return.")
     from polyformer.core.auto import AutoConfig, AutoModelForCausalLM
     from polyformer.generation.config import option_names
     from polyformer.pipelines import pipeline
+    from polyformer.pipelines.rows import naming
 
     if AutoConfig.from_pretrained(args.model).is_encoder_decoder:
         raise Usage(f"{args.model} writes texts for texts: `polyformer run text2text-generation` asks it to.")
@@ -82,6 +83,13 @@ def run(args: argparse.Namespace) -> None:
     _check(args, write.settings({name: value for name, value in options.items() if name in option_names()}))
     if args.draft:
         options["assistant_model"] = AutoModelForCausalLM.from_pretrained(args.draft).to(write.device)
+    settable = [*option_names(), "handle_long_generation"]
+    with naming(names.__getitem__), own_words(dict.fromkeys(settable, "--set {name}={value}")):
+        write_out(args, write, prompts, options)
+
+
+def write_out(args: argparse.Namespace, write: Any, prompts: list[str], options: dict[str, Any]) -> None:
+    """Write, and print what was written."""
     if args.stream:
         if not args.no_prompt:
             print(prompts[0], end="", flush=True)
@@ -103,13 +111,14 @@ def run(args: argparse.Namespace) -> None:
         print(one["generated_text"])
 
 
-def _prompts(given: list[str]) -> list[str]:
+def _prompts(given: list[str]) -> tuple[list[str], list[str]]:
+    """The prompts, and what messages call each of several."""
     if given != ["-"]:
-        return given
-    lines = [line.rstrip("\r\n") for line in sys.stdin]
-    if not any(line.strip() for line in lines):
+        return given, [f"text {number}" for number in range(1, len(given) + 1)]
+    lines = {number: line.rstrip("\r\n") for number, line in enumerate(sys.stdin, 1) if line.strip()}
+    if not lines:
         raise Usage("there is no prompt on standard input: give one a line.")
-    return [line for line in lines if line.strip()]
+    return list(lines.values()), [f"line {number} of standard input" for number in lines]
 
 
 def _check(args: argparse.Namespace, how: "GenerationConfig") -> None:

@@ -14,12 +14,14 @@ from polyformer.cli.common import (
     columns,
     command,
     filled,
+    own_words,
     plural,
     positive,
     print_json,
     say,
     size,
 )
+from polyformer.cli.texts import FIELD, add_field
 
 if TYPE_CHECKING:
     from polyformer.retrieval import Passage, PassageIndex
@@ -34,7 +36,7 @@ BUILD = """\
   polyformer index build docs/ -o my-index
   polyformer index build psgs_w100.tsv -o wiki --model facebook/dpr-ctx_encoder-single-nq-base \\
       --question-encoder facebook/dpr-question_encoder-single-nq-base
-  polyformer index build articles.jsonl -o my-index --faiss hnsw
+  polyformer index build articles.jsonl --field body -o my-index --faiss hnsw
 """
 SEARCH = """\
   polyformer index search my-index "how do I undo a commit?"
@@ -57,9 +59,9 @@ INFO = """\
   polyformer index info my-index --verify --json
 """
 DOCUMENTS = """\
-Documents are folders (searched for .txt .md .rst .jsonl .tsv), text files, JSON Lines (objects with "text" and perhaps
-"id" and "title"), and DPR's TSV (id, text, title). They are cut into passages of 100 words, but for TSV, which has
-passages already."""
+Documents are folders (searched for .txt .md .rst .jsonl .tsv), text files, JSON Lines (objects with "text", or what
+--field names, and perhaps "id" and "title"), and DPR's TSV (id, text, title). They are cut into passages of 100 words,
+but for TSV, which has passages already."""
 RESUME = """
 A build that is interrupted goes on where it was when it is started again with the same documents and model."""
 TWICE = """
@@ -81,6 +83,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--question-encoder", metavar="M", help="makes those of questions, where it is another (DPR)")
     parser.add_argument("--words", metavar="N", type=positive, default=100, help="words of a passage; 100 by default")
     parser.add_argument("--faiss", choices=KINDS, help="faster search that may miss some; needs the extra [retrieval]")
+    add_field(parser, "a line of .jsonl")
     _finish(parser, build)
 
     parser = command(actions, "search", "Find the passages that answer a question.", SEARCH)
@@ -97,6 +100,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--model", metavar="M", help="the model that built the index, where that has moved")
     parser.add_argument("--replace", action="store_true", help="delete what the index had of the same documents")
     parser.add_argument("--words", metavar="N", type=positive, default=100, help="words of a passage; 100 by default")
+    add_field(parser, "a line of .jsonl")
     _finish(parser, add_documents)
 
     parser = command(actions, "delete", "Delete passages from an index.", DELETE)
@@ -144,10 +148,10 @@ def build(args: argparse.Namespace) -> None:
         else encoder
     )
     clock = Clock()
-    with Progress(None, "passages") as progress, _interrupted(args.output):
+    with Progress(None, "passages") as progress, _interrupted(args.output), own_words(FIELD):
         index = build_index(
             args.output, _passages(args), encoder.passages, encoder=encoder.name, question_encoder=asking.name,
-            metric=encoder.metric, advance=progress.advance,
+            metric=encoder.metric, block=encoder.block, advance=progress.advance,
         )  # fmt: skip
     if args.faiss:
         index = accelerate(args.output, faiss_kinds.KINDS[args.faiss]())
@@ -163,10 +167,11 @@ def add_documents(args: argparse.Namespace) -> None:
     before = PassageIndex(args.index)
     encoder = load_passage_encoder(args.model or before.meta.encoder, "passages", device=args.device)
     clock = Clock()
-    with Progress(None, "passages") as progress, _interrupted(args.index):
+    with Progress(None, "passages") as progress, _interrupted(args.index), own_words(FIELD):
         index = add_passages(
-            args.index, _passages(args), encoder.passages, replacing=args.replace, advance=progress.advance
-        )
+            args.index, _passages(args), encoder.passages, replacing=args.replace, block=encoder.block,
+            advance=progress.advance,
+        )  # fmt: skip
     more = index.meta.whole.rows - before.meta.whole.rows
     if not more:
         raise Failure(f"there is no text in {' '.join(args.documents)}.")
@@ -264,7 +269,7 @@ def wrapped(text: str) -> list[str]:
 def _passages(args: argparse.Namespace) -> Any:
     from polyformer.retrieval import passages_of, read_documents
 
-    return passages_of(read_documents(args.documents), args.words)
+    return passages_of(read_documents(args.documents, args.field or "text"), args.words)
 
 
 def _fields(passage: "Passage") -> dict[str, Any]:

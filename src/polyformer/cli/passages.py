@@ -38,18 +38,24 @@ class Corpus:
     skipped: list[str] = field(default_factory=list)
 
 
-def read_corpus(names: Iterable[str], words: int = 100) -> Corpus:
+def read_corpus(names: Iterable[str], words: int = 100, field: str = "text") -> Corpus:
     """All passages of files and folders. Files that are binary or not UTF-8 are left out and listed.
 
+    field: what JSON Lines call the text; in folders, files of JSON of another kind are left out and listed, too.
+
     Raises:
-        Failure: a name that is neither, or a file that cannot be opened.
+        Failure: a name that is neither, or a file that cannot be opened. ValueError: JSON of another kind.
     """
+    names = list(names)
+    named = set(map(os.path.realpath, names))
     corpus = Corpus()
     for path in _files(names):
         text = _read(path)
         try:
-            found = None if text is None else list(_passages(path, text, words))
-        except Failure:  # JSON of another kind
+            found = None if text is None else list(_passages(path, text, words, field))
+        except (Failure, ValueError):
+            if os.path.realpath(path) in named:
+                raise
             found = None
         if found is None:
             corpus.skipped.append(str(path))
@@ -85,12 +91,12 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def _passages(path: Path, text: str, words: int) -> Iterator[Passage]:
+def _passages(path: Path, text: str, words: int, field: str) -> Iterator[Passage]:
     ending = path.suffix.lower()
     if ending in LINES:
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip():
-                for _, piece in split(json_text(line, number, str(path)), words):
+                for _, piece in split(json_text(line, number, str(path), field), words):
                     yield Passage(str(path), number, piece)
         return
     for number, piece in split(text, words, ending in CODE):

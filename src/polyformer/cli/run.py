@@ -5,7 +5,7 @@ import inspect
 import json
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from polyformer.cli.common import (
     bold,
     columns,
     command,
-    new_file,
+    kept_file,
+    own_words,
     plural,
     print_json,
     say,
 )
-from polyformer.cli.texts import Items
+from polyformer.cli.texts import FIELD, Items, add_field
+from polyformer.retrieval.readers import field_of
 
 EXAMPLES = """\
   polyformer run sentiment-analysis "I love it." "I don't." --model ./my-bert
@@ -32,7 +34,7 @@ EXAMPLES = """\
   polyformer run question-answering "Ada wrote the first program." --question "Who?" --model ./my-squad
   polyformer run zero-shot-classification "Rates rose again." --model ./my-mnli --labels economy,sports,art
   polyformer run question-answering --model ./my-squad --input questions.jsonl --output answers.jsonl
-  polyformer run summarization --model ./my-bart --input articles.jsonl --set num_beams=4 --set on_long=window
+  polyformer run summarization --model ./my-bart --input articles.jsonl --field body --set on_long=window
   polyformer run translation_en_to_de "The house is small." --model ./my-t5
 """
 MORE = """\
@@ -41,8 +43,11 @@ MORE = """\
 A file has one input a line: plain text, or in a .jsonl file JSON, a str or an object: {{"text": ...}}, {{"text": ...,
 "text_pair": ...}}, {{"question": ..., "context": ...}}, {{"text": ..., "choices": [...]}}, {{"image": PATH,
 "text": ...}}, {{"source_sentence": ..., "sentences": [...]}} or {{"text": ..., "past_user_inputs": [...],
-"generated_responses": [...]}}. Every line of the output is that object with its "result". --set passes any option of
-the task's pipeline; --set help lists them."""
+"generated_responses": [...]}}. --field NAME says which field is the text, where it is called something else (in
+question-answering the context, in open-qa the question, in sentence-similarity the source sentence). Every line of the
+output is that object with its "result". A line that cannot be answered, too long a text for one, ends the work, and so
+does Ctrl-C: --output is as it was then, and what was answered before is beside it, in FILE.partial. --set passes any
+option of the task's pipeline, on_long=truncate or on_long=window for texts too long; --set help lists them."""
 
 # Tasks whose pipelines take a line's object as it is.
 WHOLE = (
@@ -52,6 +57,8 @@ WHOLE = (
     "sentence-similarity",
     "text-classification",
 )
+# What objects call the text that a task reads, where that is not "text".
+MAIN = {"open-qa": "question", "question-answering": "context", "sentence-similarity": "source_sentence"}
 # What answers call the text that was written.
 WRITTEN = ("generated_text", "summary_text", "translation_text")
 
@@ -65,7 +72,8 @@ def add(commands: Any) -> None:
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts; or --input")
     parser.add_argument("--model", metavar="M", help="a folder, or a name on the hub")
     parser.add_argument("--input", metavar="FILE", help="a file of inputs, one a line; - for standard input")
-    parser.add_argument("--output", "-o", metavar="FILE", help="write JSON Lines here; it appears when all is done")
+    parser.add_argument("--output", "-o", metavar="FILE", help="write JSON Lines here, complete or not at all")
+    add_field(parser)
     parser.add_argument("--question", metavar="Q", help="question-answering: what to ask of each TEXT")
     parser.add_argument("--labels", metavar="A,B", help="zero-shot-classification: the labels to choose from")
     parser.add_argument("--index", metavar="DIR", help="open-qa: where answers are found (polyformer index build)")
@@ -84,6 +92,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from polyformer.pipelines.factory import ALIASES, TASKS, pipeline, resolve
+    from polyformer.pipelines.rows import naming
 
     task, _ = resolve(args.task)
     if task not in TASKS:
@@ -93,15 +102,21 @@ def run(args: argparse.Namespace) -> None:
         return
     if bool(args.texts) == bool(args.input):
         raise Usage("give texts, or --input FILE with one a line, and not both.")
+    if args.field and not args.input:
+        raise Usage("--field names a field of the lines of a file: give one with --input.")
     _check(task, args)
     options = _options(task, args)
     clock = Clock()
     pipe = pipeline(args.task, args.model, device=args.device, index=args.index)
     count = 0
-    with Items(args.input) if args.input else nullcontext(args.texts) as items:
+    with (
+        Items(args.input, field=args.field) if args.input else nullcontext(args.texts) as items,
+        own_words(dict.fromkeys(option_names_of(task), "--set {name}={value}") | FIELD),
+        naming(items.called if isinstance(items, Items) else called_of(items)),
+    ):
         results = zip_answers(pipe, task, items, args, options)
         if args.output:
-            with new_file(Path(args.output)) as file:
+            with kept_file(Path(args.output)) as file:
                 for given, answer in results:
                     line = json.dumps(record(given, answer), ensure_ascii=False, allow_nan=False, default=plain)
                     file.write(line.encode() + b"\n")
@@ -120,53 +135,68 @@ def zip_answers(
 ) -> Iterator[tuple[Any, Any]]:
     """(input, answer) one by one; inputs are read as far ahead as the pipeline wants and no further."""
     waiting: list[Any] = []
+    wrong: list[Exception] = []
 
     class Given:
-        """The inputs as the pipeline takes them, noted as they go by."""
+        """The inputs as the pipeline takes them, noted as they go by; they end before one that cannot be read."""
 
         def __length_hint__(self) -> int:
             return length_hint(items)
 
         def __iter__(self) -> Iterator[Any]:
-            for item in items:
-                waiting.append(item)
-                yield adapted(task, item, args)
+            try:
+                for number, item in enumerate(items):
+                    given = adapted(task, item, args, called(number))
+                    waiting.append(item)
+                    yield given
+            except (Failure, ValueError) as error:
+                wrong.append(error)
 
     from operator import length_hint
+
+    from polyformer.pipelines.rows import called
 
     call = pipe.stream if task == "sentence-embedding" else pipe
     for answer in call(Given(), **options):
         yield waiting.pop(0), {"generated_text": answer.generated_responses[-1]} if task == "conversational" else answer
+    if wrong:
+        raise wrong[0]
 
 
-def adapted(task: str, item: Any, args: argparse.Namespace) -> Any:
-    """An input of the command line or of a file as the task's pipeline takes it."""
-    text = item.get("text") if isinstance(item, dict) else item
+def adapted(task: str, item: Any, args: argparse.Namespace, called: str) -> Any:
+    """An input of the command line or of a file as the task's pipeline takes it.
+
+    called: what messages call it.
+    """
+    main = MAIN.get(task, "text")
+    if args.field:
+        item = {**item, main: field_of(item, args.field, called, (str, list))} if isinstance(item, dict) else item
+    text = item.get(main, item.get("text")) if isinstance(item, dict) else item
     if task == "question-answering" and args.question is not None:
         return {"question": args.question, "context": text}
     if task == "multiple-choice" and args.choices:
         return {"text": text, "choices": args.choices}
-    if task == "open-qa" and isinstance(item, dict):
-        return item.get("question", text)
-    if task == "conversational":
-        return conversation(text, item if isinstance(item, dict) else {})
     if task in WHOLE:
         return item
-    if isinstance(item, dict) and text is None:
-        shown = textwrap.shorten(json.dumps(item, ensure_ascii=False), 80, placeholder=" ...")
-        raise Failure(f'there is no "text" in {shown}: give {{"text": ...}} in every line.')
-    return text if text is not None else item
+    if text is None:
+        text = field_of(item, main, called, (str, list))
+    return conversation(text, item if isinstance(item, dict) else {}, called) if task == "conversational" else text
 
 
-def conversation(text: Any, turns: dict[str, Any]) -> Any:
+def conversation(text: Any, turns: dict[str, Any], called: str) -> Any:
     """What a user says next, after the earlier turns if there are any."""
     from polyformer.pipelines.conversational import Conversation
 
     if not isinstance(text, str):
-        raise Failure(f'{turns or text!r} is not something to answer: give a str or {{"text": ...}}.')
+        raise Failure(f'{called} is not something to answer: give a str or {{"text": ...}}.')
     return Conversation(
         text, past_user_inputs=turns.get("past_user_inputs"), generated_responses=turns.get("generated_responses")
     )
+
+
+def called_of(texts: Sequence[str]) -> Callable[[int], str]:
+    """What messages call texts of the command line, by their numbers from 0."""
+    return lambda number: f"text {number + 1}" if len(texts) > 1 else "the text"
 
 
 def record(given: Any, answer: Any) -> dict[str, Any]:

@@ -15,12 +15,14 @@ from polyformer.cli.common import (
     command,
     filled,
     load_encoder,
+    own_words,
     plural,
     positive,
     print_json,
     say,
 )
 from polyformer.cli.passages import Corpus, Passage, read_corpus
+from polyformer.cli.texts import FIELD, add_field
 
 EXAMPLES = """\
   polyformer search "who pays for the journey?" contract.txt
@@ -29,7 +31,8 @@ EXAMPLES = """\
 """
 MORE = """\
 Files are cut into passages of about 100 words, which are ranked by how near in meaning they are to the query (cosine, 1
-at most). Folders are searched for .txt .md .rst .py and .jsonl (objects with "text"); what is not text is skipped."""
+at most). Folders are searched for .txt .md .rst .py and .jsonl (objects with "text", or what --field names); what is
+not text is skipped."""
 SHOWN_LINES = 12  # of a passage
 
 
@@ -38,6 +41,7 @@ def add(commands: Any) -> None:
     parser.add_argument("query", metavar="QUERY", type=filled, help="a question, or what you are looking for")
     parser.add_argument("files", metavar="FILES", nargs="+", help="files and folders")
     parser.add_argument("-k", metavar="N", type=positive, default=5, help="how many passages to show; 5 by default")
+    add_field(parser, "a line of .jsonl")
     add_model(parser, "all-MiniLM-L6-v2 by default")
     add_device(parser)
     add_json(parser)
@@ -45,9 +49,10 @@ def add(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    corpus = read_corpus(args.files)
+    with own_words(FIELD):
+        corpus = read_corpus(args.files, field=args.field or "text")
     if corpus.skipped:
-        say(_skipped(corpus.skipped))
+        say(_skipped(corpus.skipped, args.field or "text"))
     if not corpus.passages:
         raise Failure(f"there is no text in {' '.join(args.files)}.")
     encoder, name = load_encoder(args)
@@ -91,9 +96,9 @@ def _shown(score: float, passage: Passage) -> str:
     return "\n".join([head, *(f"    {line}".rstrip() for line in lines), ""])
 
 
-def _skipped(names: list[str]) -> str:
+def _skipped(names: list[str], field: str) -> str:
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"skipped {plural(len(names), 'file')} without text in UTF-8: {shown}."
+    return f'skipped {plural(len(names), "file")} without text in UTF-8, or a "{field}" in JSON Lines: {shown}.'
 
 
 def _summary(corpus: Corpus, seconds: float) -> str:

@@ -1,5 +1,6 @@
-"""Files of texts, one text a line: plain text, or JSON Lines with a "text" in every line."""
+"""Files of texts, one text a line: plain text, or JSON Lines with the text in a field of every line."""
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -7,18 +8,28 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from polyformer.cli.common import Failure
+from polyformer.retrieval.readers import field_of
+
+ENDINGS = (".jsonl", ".ndjson")
+FIELD = {"field": "--field {value}"}  # for `own_words`
+
+
+def add_field(parser: argparse.ArgumentParser, what: str = "a line of JSON") -> None:
+    parser.add_argument("--field", metavar="NAME", help=f'which field of {what} is the text; "text" by default')
 
 
 class Texts:
     """The texts of a file, read as they are asked for; "-" is stdin. A context manager that closes it.
 
     A text is a line, so that line i of the file is row i of the result: an empty line is an empty text.
+    jsonl: every line is JSON, whatever the file is called; so it is where a field is named.
     count: how many there are, None for stdin.
     """
 
-    def __init__(self, name: str, jsonl: bool = False) -> None:
+    def __init__(self, name: str, jsonl: bool = False, field: str | None = None) -> None:
         self.name = "standard input" if name == "-" else name
-        self.jsonl = jsonl or name.endswith((".jsonl", ".ndjson"))
+        self.field = field or "text"
+        self.jsonl = jsonl or field is not None or name.endswith(ENDINGS)
         self._file: IO[bytes] = sys.stdin.buffer if name == "-" else _open(Path(name))
         self.count = None if name == "-" else _count_lines(self._file)
 
@@ -40,9 +51,13 @@ class Texts:
                 raise Failure(f"line {number} of {self.name} is not UTF-8 text ({error.reason}).") from None
             yield self.parsed(text, number) if self.jsonl else text
 
+    def called(self, number: int) -> str:
+        """What messages call input `number`, counted from 0."""
+        return f"line {number + 1} of {self.name}"
+
     def parsed(self, line: str, number: int) -> Any:
         """What a line of JSON is taken for."""
-        return json_text(line, number, self.name)
+        return json_text(line, number, self.name, self.field)
 
 
 class Items(Texts):
@@ -59,12 +74,9 @@ def json_value(line: str, number: int, name: str) -> Any:
         raise Failure(f"line {number} of {name} is not JSON ({error}).") from None
 
 
-def json_text(line: str, number: int, name: str) -> str:
-    """The "text" of a line of JSON."""
-    value = json_value(line, number, name)
-    text = value.get("text") if isinstance(value, dict) else None
-    if not isinstance(text, str):
-        raise Failure(f'line {number} of {name} is no object with a "text".')
+def json_text(line: str, number: int, name: str, field: str = "text") -> str:
+    """The text of a line of JSON."""
+    text: str = field_of(json_value(line, number, name), field, f"line {number} of {name}")
     return text
 
 

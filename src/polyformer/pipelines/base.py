@@ -40,7 +40,8 @@ class Pipeline(ABC):
     """A model, its tokenizer and a task. Call it with a text, a list of texts, or any iterable of them.
 
     A text gives its answer, a list the list of answers; any other iterable (a generator, a file, a data set) gives an
-    iterator that reads ahead `window` texts and holds no more than those.
+    iterator that reads ahead `window` texts and holds no more than those. A list is refused before its window is
+    computed if one of its texts cannot be answered; an iterator answers what comes before that text, and raises then.
 
     model_task: which class of the architecture is loaded, a key of the registry's TASKS.
     window: texts held at a time.
@@ -97,13 +98,33 @@ class Pipeline(ABC):
         total = length_hint(texts) or None
         with Progress(total, "texts", show_progress) as progress:
             for window in windows(texts, self.window):
-                groups = self.prepare(window, first, options)
+                groups, refused = self._readable(window, first, options, whole=isinstance(texts, (list, tuple)))
+                window = window[: len(groups)]
                 share = len(window) / max(1, sum(map(len, groups)))
                 for done in self._compute_all([row for group in groups for row in group], options):
                     progress.advance(done * share)
                 for text, group in zip(window, groups, strict=True):
                     yield self.answer(text, group, options)
+                if refused is not None:
+                    raise refused
                 first += len(window)
+
+    def _readable(
+        self, window: Sequence[Any], first: int, options: Mapping[str, Any], whole: bool
+    ) -> tuple[Sequence[Sequence[Row]], Exception | None]:
+        """The rows of the texts before the first that cannot be answered, and why not; with `whole` that is raised."""
+        try:
+            return self.prepare(window, first, options), None
+        except (TypeError, ValueError):
+            if whole:
+                raise
+        groups: list[Sequence[Row]] = []
+        for number, text in enumerate(window, first):
+            try:
+                groups += self.prepare([text], number, options)
+            except (TypeError, ValueError) as error:
+                return groups, error
+        return groups, None
 
     def _compute_all(self, rows: list[Row], options: Mapping[str, Any]) -> Iterator[int]:
         """Give every row its result; yields after each batch how many rows it had."""

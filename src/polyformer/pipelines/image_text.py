@@ -89,7 +89,7 @@ class ImageTextClassificationPipeline(TextClassificationPipeline):
                         "pass on_long='truncate' to leave out the rest."
                     )
                 ids = ids[: self.limit]
-            found.append([Pair(ids, image=image, name="the image" if number < 0 else f"image {number}")])
+            found.append([Pair(ids, image=image, name="the image" if number < 0 else f"the image of {called(number)}")])
         return found
 
     def compute(self, inputs: dict[str, Tensor], rows: Sequence[Row], options: Mapping[str, Any]) -> list[Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from polyformer.pipelines.base import Pipeline
 from polyformer.pipelines.question_answering import QuestionAnsweringPipeline, Span, candidates, characters
-from polyformer.pipelines.rows import OVERLAP, Piece, Row, tokens_of, windows
+from polyformer.pipelines.rows import OVERLAP, Piece, Row, naming, tokens_of, windows
 from polyformer.retrieval.passage import Passage
 
 
@@ -58,7 +58,8 @@ class SpanReader:
         ]
         found: list[list[Answer]] = [[] for _ in asked]
         examples = [example for _, _, example in pairs]
-        several = self.answering(examples, top_k=top_k, max_answer_len=max_answer_len, show_progress=False)
+        with naming(lambda pair: repr(examples[pair]["question"])):
+            several = self.answering(examples, top_k=top_k, max_answer_len=max_answer_len, show_progress=False)
         for (number, rank, _), answers in zip(pairs, several, strict=True):
             for answer in [answers] if isinstance(answers, dict) else answers:
                 span = (answer["start"], answer["end"])

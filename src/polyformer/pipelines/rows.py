@@ -9,7 +9,9 @@
 The last one is BERT's "maximum context" (Devlin et al. 2018, run_squad.py).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -217,7 +219,20 @@ def _row(
 
 def called(number: int) -> str:
     """What messages call a text."""
-    return "the text" if number < 0 else f"text {number}"
+    return "the text" if number < 0 else _name.get()(number)
+
+
+@contextmanager
+def naming(name: Callable[[int], str]) -> Iterator[None]:
+    """Within it, messages call text number `number`, counted from 0, `name(number)`: a line of a file, say."""
+    before = _name.set(name)
+    try:
+        yield
+    finally:
+        _name.reset(before)
+
+
+_name: ContextVar[Callable[[int], str]] = ContextVar("name", default="text {}".format)
 
 
 def check_texts(texts: Iterable[Any], first: int = 0) -> None:

@@ -1,5 +1,6 @@
 """Texts to vectors whose cosine says how much they mean the same (Reimers and Gurevych 2019, arXiv 1908.10084)."""
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -23,14 +24,15 @@ from polyformer.pipelines.sentence_files import Recipe, read_recipe
 from polyformer.pipelines.sentence_modules import Normalize, TokenPooling
 
 LOWERCASE = Lowercase()
+logger = logging.getLogger("polyformer")
 
 
 class SentenceEncoder:
     """A transformer, a pooling and what comes after: one vector a text.
 
     `from_pretrained` reads models of sentence-transformers and gives their vectors. A model without modules.json (a
-    plain BERT) gets what its config.pooling says, or else the mean over all its tokens, not normalised. Texts longer
-    than `max_length` tokens are cut there, as sentence-transformers does.
+    plain BERT) gets what its config.pooling says, or else, with a warning, the mean over all its tokens, not
+    normalised. Texts longer than `max_length` tokens are cut there, as sentence-transformers does.
     """
 
     task: ClassVar[str] = "sentence-embedding"
@@ -93,6 +95,11 @@ class SentenceEncoder:
         recipe = read_recipe(name_or_path, where)
         inside = where.inside(recipe.folder)
         given = config or AutoConfig.from_pretrained(name_or_path, **inside.options())
+        if recipe.pooling is None and not given.pooling:
+            logger.warning(
+                "%s was not trained to give vectors of texts, as far as its files say (no modules.json, no pooling in "
+                "config.json): the mean over its tokens is taken, which often ranks texts poorly.", name_or_path,
+            )  # fmt: skip
         load = partial(load_model, task="base") if recipe.pooling is None and given.pooling else load_states_model
         model = load(name_or_path, inside, config=given, device=device, torch_dtype=torch_dtype)
         if tokenizer is None:

@@ -25,12 +25,14 @@ HEADING = re.compile(r"\s*#[ \t]+(.+?)[ \t#]*(?:\n|$)")
 COLUMNS = ["id", "text", "title"]  # of DPR's table
 
 
-def read_documents(names: Iterable[str | os.PathLike[str]]) -> Iterator[Document | Passage]:
+def read_documents(names: Iterable[str | os.PathLike[str]], field: str = "text") -> Iterator[Document | Passage]:
     """The documents of files and folders, in a fixed order, no more than one file or line of them in memory.
 
     Folders are read with those below them, hidden ones left out, files in the order of their names; a file in a folder
     that does not begin as its ending says is left out with a warning. A file that is named by itself is read as text if
     nothing is known of its ending. A file that is named in two ways is read once.
+
+    field: what JSON Lines call the text.
 
     Raises:
         FileNotFoundError: a name that is neither. ValueError: a file that is not what its ending says.
@@ -44,7 +46,7 @@ def read_documents(names: Iterable[str | os.PathLike[str]]) -> Iterator[Document
             if (key := os.path.realpath(found)) in seen:
                 continue
             seen.add(key)
-            documents = read_file(found)
+            documents = read_file(found, field)
             try:
                 first = list(islice(documents, 1))
             except ValueError as error:
@@ -56,11 +58,11 @@ def read_documents(names: Iterable[str | os.PathLike[str]]) -> Iterator[Document
             yield from documents
 
 
-def read_file(path: Path) -> Iterator[Document | Passage]:
+def read_file(path: Path, field: str = "text") -> Iterator[Document | Passage]:
     """The documents of one file, by its ending."""
     ending = path.suffix.lower()
     if ending in LINES:
-        yield from read_jsonl(path)
+        yield from read_jsonl(path, field)
     elif ending in TABLE:
         yield from read_dpr_table(path)
     elif (text := _text(path)) is None:
@@ -70,7 +72,7 @@ def read_file(path: Path) -> Iterator[Document | Passage]:
         yield Document(path.as_posix(), text, heading.group(1) if heading else path.stem)
 
 
-def read_jsonl(path: Path) -> Iterator[Document]:
+def read_jsonl(path: Path, field: str = "text") -> Iterator[Document]:
     """A document a line. Its name is its "id", or else the file and the line; other fields become its meta."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -80,11 +82,29 @@ def read_jsonl(path: Path) -> Iterator[Document]:
                 fields: Any = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except ValueError as error:
                 raise ValueError(f"line {number} of {path} is not JSON in UTF-8 ({error}).") from None
-            if not isinstance(fields, dict) or not isinstance(fields.get("text"), str):
-                raise ValueError(f'line {number} of {path} is no object with a "text".')
+            text = field_of(fields, field, f"line {number} of {path}")
+            del fields[field]
             name, title = fields.pop("id", None), fields.pop("title", None)
             name = f"{path.as_posix()}:{number}" if name is None else str(name)
-            yield Document(name, fields.pop("text"), "" if title is None else str(title), fields)
+            yield Document(name, text, "" if title is None else str(title), fields)
+
+
+def field_of(line: Any, field: str, called: str, kinds: type | tuple[type, ...] = str) -> Any:
+    """What a line of JSON has in a field, a text if no other kinds are told.
+
+    called: what messages call the line.
+
+    Raises:
+        ValueError: it has no such field; names those that it has.
+    """
+    if not isinstance(line, dict):
+        raise ValueError(f'{called} is no object with a "{field}".')
+    if field not in line:
+        others = ", ".join(f'"{name}"' for name in line) or "none"
+        raise ValueError(f"{called} has no \"{field}\"; its fields are {others}: name the one to read, field='NAME'.")
+    if not isinstance(line[field], kinds):
+        raise ValueError(f'{called} has no text in "{field}", which is {json.dumps(line[field])[:40]}.')
+    return line[field]
 
 
 def read_dpr_table(path: Path) -> Iterator[Passage]:
