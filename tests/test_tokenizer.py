@@ -754,6 +754,38 @@ def test_a_bad_vocabulary_is_named(tmp_path, content, message):
             load(path)
 
 
+ODD_LINES = [
+    "",
+    " ",
+    "a",
+    "a ",
+    " a",
+    "a b",
+    "a\t",
+    "中\u3000",
+    "\u2028",
+    "b\u2028c",
+    "\x85",
+    "d\x85e",
+    "f\x1f",
+    "\ufeffg",
+    "h",
+]
+
+
+@CASES
+@given(st.lists(st.sampled_from(ODD_LINES), max_size=6), st.sampled_from(["\n", "\r\n", "\r"]), st.data())
+def test_a_line_is_a_token_whatever_it_holds(tmp_path, odd, end, data):
+    lines = ["[UNK]", "[CLS]", *odd, "[SEP]", *data.draw(st.sampled_from([[], ["i"], ["i "], ["\u2028j"]]))]
+    (tmp_path / "vocab.txt").write_bytes((end.join(lines) + data.draw(st.sampled_from(["", end, end * 3]))).encode())
+    if len({*lines}) < len(lines):
+        with pytest.raises(CheckpointError, match="so that one id would be lost"):
+            BertTokenizer(tmp_path / "vocab.txt")
+    else:
+        made = BertTokenizer(tmp_path / "vocab.txt").backend.vocab(with_added_tokens=False)
+        assert made == {line: i for i, line in enumerate(lines)}
+
+
 def test_missing_and_damaged_files_are_named(vocab, tmp_path):
     with pytest.raises(CheckpointError, match=r"no tokenizer: it needs vocab.txt \(or tokenizer.json\), but is empty"):
         BertTokenizer.from_pretrained(tmp_path)

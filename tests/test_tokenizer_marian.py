@@ -4,10 +4,12 @@ import copy
 import io
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -266,6 +268,15 @@ def test_bad_files_say_what_is_wrong(folder, tmp_path):
     for name in ("vocab.json", "source.spm"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(CheckpointError, match=r"target\.spm"):
+        MarianTokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["source.spm", "target.spm"])
+def test_a_model_of_an_unknown_kind_is_refused_before_any_text(folder, tmp_path, name):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    odd = replace(read_model(folder / name), treat_whitespace_as_suffix=True, data=None)
+    (tmp_path / name).write_bytes(odd.to_bytes())
+    with pytest.raises(CheckpointError, match="treat_whitespace_as_suffix"):
         MarianTokenizer.from_pretrained(tmp_path)
 
 

@@ -314,7 +314,8 @@ def test_decoding_gives_the_very_text(family, toks, text):
 def test_decoding_gives_the_normalised_text(family, toks, text):
     """What sentencepiece promises: the text after its normalisation, where no piece is unknown.
 
-    Not of ALBERT and XLNet, which change the text before; Marian decodes by another model than it encodes with.
+    Not of ALBERT and XLNet, which change the text before; Marian decodes by another model than it encodes with. Pegasus
+    cuts at all white space, U+0085 too, before the file's normalisation has a say.
     """
     tokenizer = toks[family]
     model = Pieces(family, toks.folder(family), tokenizer).model
@@ -322,7 +323,10 @@ def test_decoding_gives_the_normalised_text(family, toks, text):
     if tokenizer.unk_token_id in ids or any(token in text for token in tokenizer.all_special_tokens):
         return
     got = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-    assert " ".join(got.split(" ")).strip() == model.normalize(text).replace("▁", " ").strip()
+    want = model.normalize(text).replace("▁", " ")
+    if getattr(tokenizer, "words", False):
+        got, want = " ".join(got.split()), " ".join(want.split())
+    assert got.strip() == want.strip()
 
 
 # ---- copies, batches

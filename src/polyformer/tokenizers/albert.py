@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Unpack
 
 from polyformer.tokenizers.base import TokenizerOptions
 from polyformer.tokenizers.cleaned import cleaning, cleans, with_cleaning, with_commas, without_commas
-from polyformer.tokenizers.sentencepiece import Scored
+from polyformer.tokenizers.sentencepiece import Columns, Scored, scored
 from polyformer.tokenizers.sentencepiece_model import SentencePieceModel
 from polyformer.tokenizers.sentencepiece_tokenizer import FilePath, SentencePieceTokenizer
 from polyformer.tokenizers.special import SpaceEater, Token
@@ -69,8 +69,8 @@ class AlbertTokenizer(SentencePieceTokenizer):
             **options,
         )
 
-    def _entries(self, model: SentencePieceModel) -> Scored:
-        return without_commas(super()._entries(model))
+    def _entries(self, model: SentencePieceModel) -> Columns:
+        return without_commas(scored(model))
 
     def _pieces(self, entries: Scored) -> Scored:
         return with_commas(entries)

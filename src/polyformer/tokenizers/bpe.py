@@ -44,6 +44,10 @@ class Merges(Sequence[Merge]):
             yield text[at:end]
             at = end + 1
 
+    def joined(self) -> list[str]:
+        """What each pair makes."""
+        return self._text.replace(" ", "").split("\n") if self._text else []
+
     def __len__(self) -> int:
         return self._text.count("\n") + bool(self._text)
 

@@ -8,17 +8,16 @@ from re import compile as regex
 
 from tokenizers import Regex, Tokenizer, normalizers
 
-from polyformer.tokenizers.sentencepiece import Scored, SentencePieceBackend, steps_of
+from polyformer.tokenizers.sentencepiece import Columns, Scored, SentencePieceBackend, steps_of
 
 
-def without_commas(entries: Scored) -> Scored:
+def without_commas(entries: Columns) -> Columns:
     """The entries with those that end in a digit and a comma made so unlikely that the two are parted.
 
     The authors' code cuts such a piece once more, before the comma.
     """
-    return [
-        (entry[0], entry[1] - 100) if entry[0].endswith(",") and _COMMA.search(entry[0]) else entry for entry in entries
-    ]
+    scores = [score - 100 if piece[-1] == "," and _COMMA.search(piece) else score for piece, score in entries]
+    return Columns(entries.pieces, scores)
 
 
 def with_commas(entries: Scored) -> Scored:

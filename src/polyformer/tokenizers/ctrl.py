@@ -114,44 +114,50 @@ class CTRLBackend(DictBackend):
     are the unknown token where they are left over. `fitting`: whether the vocabulary has most of what the merges make.
     """
 
-    def __init__(self, vocab: Mapping[str, int], merges: Sequence[bpe.Merge], unk_token: str) -> None:
+    def __init__(self, vocab: Mapping[str, int], merges: bpe.Merges, unk_token: str) -> None:
         super().__init__(vocab)
-        pairs = list(_reread(merges))
-        foreign = {*chain.from_iterable(pairs), *map("".join, pairs)}.difference(map(_symbol, vocab))
-        self.fitting = 2 * len(foreign) <= len(pairs)
-        unknown, symbols = vocab[unk_token], sorted(foreign)
-        self._foreign = [unknown, *(vocab.get(_piece(symbol), unknown) for symbol in symbols)]
-        self._first_foreign = self._highest + 1
-        # "" stands for characters without a symbol: no piece of a text is empty
-        self._words = Later(_cutter, vocab, merges, dict(zip(("", *symbols), count(self._first_foreign), strict=False)))
+        self._cutter = Later(Cutter, vocab, merges, vocab[unk_token])
+        made = merges.joined()
+        made = made[:: 1 + len(made) // 10_000]  # these tell as much as all 200,000
+        self.fitting = 2 * sum(_piece(symbol) in vocab for symbol in made) >= len(made)
 
     def pieces(self, texts: Sequence[str], detail: bool) -> Sequence[Pieces]:
+        cutter = self._cutter.made
         if not detail:
-            made = self._words.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-            return [Pieces(self._known(e.ids), [], [], []) for e in made]
-        return [self._detailed(t, e) for t, e in zip(texts, self._words.tokenizer.encode_batch(texts), strict=True)]
-
-    def _known(self, ids: list[int]) -> list[int]:
-        first, foreign = self._first_foreign, self._foreign
-        return [i if i < first else foreign[i - first] for i in ids]
-
-    def _detailed(self, text: str, encoding: Encoding) -> Pieces:
-        """A piece is the text as it stands, also where it has the unknown token's id."""
-        words = encoding.word_ids
-        inside = [word == following for word, following in pairwise(words)] + [False]
-        tokens = [text[start:end] + MORE * more for (start, end), more in zip(encoding.offsets, inside, strict=False)]
-        return Pieces(self._known(encoding.ids), tokens, encoding.offsets, words)
+            made = cutter.rust.encode_batch_fast(texts, add_special_tokens=False)
+            return [Pieces(cutter.known(e.ids), [], [], []) for e in made]
+        return [_detailed(t, e, cutter) for t, e in zip(texts, cutter.rust.encode_batch(texts), strict=True)]
 
     def join(self, tokens: Sequence[str]) -> str:
         return " ".join(tokens).replace(MORE + " ", "").strip()
 
 
-def _cutter(vocab: Mapping[str, int], merges: Sequence[bpe.Merge], foreign: Mapping[str, int]) -> Tokenizer:
-    """What cuts a text into symbols, those of the vocabulary and those beside it."""
-    symbols = {**{_symbol(token): i for token, i in vocab.items()}, **foreign}
-    cutter = Tokenizer(models.BPE(symbols, list(_reread(merges)), unk_token="", end_of_word_suffix=END))
-    cutter.pre_tokenizer = pre_tokenizers.Split(Regex(r"\S+\n?"), "removed", invert=True)
-    return cutter
+class Cutter:
+    """What cuts a text into symbols: those of the vocabulary and, numbered after them, what else the merges have."""
+
+    def __init__(self, vocab: Mapping[str, int], merges: Sequence[bpe.Merge], unk_id: int) -> None:
+        pairs = list(_reread(merges))
+        symbols = {_symbol(token): i for token, i in vocab.items()}
+        foreign = sorted({*chain.from_iterable(pairs), *map("".join, pairs)} - symbols.keys())
+        self._foreign = [unk_id, *(vocab.get(_piece(symbol), unk_id) for symbol in foreign)]
+        self._first_foreign = max(vocab.values()) + 1
+        # "" stands for characters without a symbol: no piece of a text is empty
+        symbols.update(zip(("", *foreign), count(self._first_foreign), strict=False))
+        self.rust = Tokenizer(models.BPE(symbols, pairs, unk_token="", end_of_word_suffix=END))
+        self.rust.pre_tokenizer = pre_tokenizers.Split(Regex(r"\S+\n?"), "removed", invert=True)
+
+    def known(self, ids: list[int]) -> list[int]:
+        """The ids of symbols as the vocabulary has them."""
+        first, foreign = self._first_foreign, self._foreign
+        return [i if i < first else foreign[i - first] for i in ids]
+
+
+def _detailed(text: str, encoding: Encoding, cutter: Cutter) -> Pieces:
+    """A piece is the text as it stands, also where it has the unknown token's id."""
+    words = encoding.word_ids
+    inside = [word == following for word, following in pairwise(words)] + [False]
+    tokens = [text[start:end] + MORE * more for (start, end), more in zip(encoding.offsets, inside, strict=False)]
+    return Pieces(cutter.known(encoding.ids), tokens, encoding.offsets, words)
 
 
 def _reread(merges: Iterable[bpe.Merge]) -> Iterator[bpe.Merge]:

@@ -10,13 +10,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import groupby
-from typing import Any, NamedTuple, Self
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken
 
 from polyformer.tokenizers.backend import TextSide, Tokens
 from polyformer.tokenizers.checks import check_sides
 from polyformer.tokenizers.template import Template
+
+T = TypeVar("T")
 
 
 class Pieces(NamedTuple):
@@ -36,15 +38,14 @@ class Part(NamedTuple):
     id: int | None
 
 
-class Later:
-    """A Rust tokenizer that is made at the first text, as it takes longer than reading its files. Copies of a backend
-    share it."""
+class Later(Generic[T]):
+    """What is made at the first text, as it takes longer than reading its files. Copies of a backend share it."""
 
-    def __init__(self, make: Callable[..., Tokenizer], *arguments: Any) -> None:
+    def __init__(self, make: Callable[..., T], *arguments: Any) -> None:
         self._make, self._arguments = make, arguments
 
     @cached_property
-    def tokenizer(self) -> Tokenizer:
+    def made(self) -> T:
         return self._make(*self._arguments)
 
 

@@ -15,7 +15,7 @@ from polyformer.core.errors import CheckpointError
 from polyformer.tokenizers import files, sentencepiece
 from polyformer.tokenizers.backend import Backend
 from polyformer.tokenizers.base import TokenizerOptions
-from polyformer.tokenizers.sentencepiece import Scored
+from polyformer.tokenizers.sentencepiece import Columns, Scored
 from polyformer.tokenizers.sentencepiece_model import Kind, SentencePieceModel
 from polyformer.tokenizers.sentencepiece_tokenizer import FilePath, SentencePieceTokenizer
 from polyformer.tokenizers.special import SpaceEater, Token
@@ -33,7 +33,7 @@ class Layout:
     replaced: tuple[str, ...] = ("<unk>", "<s>", "</s>")
     last: tuple[str, ...] = ("<mask>",)
 
-    def entries(self, model: SentencePieceModel) -> Scored:
+    def entries(self, model: SentencePieceModel) -> Columns:
         """The vocabulary in the order of its ids; CheckpointError if a piece of the file would be lost."""
         for piece, kind in zip(model.pieces[: len(self.replaced)], model.kinds, strict=False):
             if kind not in (Kind.UNKNOWN, Kind.CONTROL):
@@ -42,7 +42,8 @@ class Layout:
                     f"class expects {', '.join(self.replaced)}: use the tokenizer class that it was made for."
                 )
         pieces = sentencepiece.scored(model)[len(self.replaced) :]
-        return [*self.first, *pieces, *((token, 0.0) for token in self.last)]
+        first, scores = zip(*self.first, strict=True)
+        return Columns([*first, *pieces.pieces, *self.last], [*scores, *pieces.scores, *[0.0] * len(self.last)])
 
     def pieces(self, entries: Scored) -> Scored:
         """The reverse of `entries`."""
@@ -113,7 +114,7 @@ class FairseqTokenizer(SentencePieceTokenizer):
             **options,
         )
 
-    def _entries(self, model: SentencePieceModel) -> Scored:
+    def _entries(self, model: SentencePieceModel) -> Columns:
         return self.layout.entries(model)
 
     def _pieces(self, entries: Scored) -> Scored:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import cached_property
+from itertools import filterfalse
 from os import PathLike
 from typing import Any, ClassVar, Self, Unpack, cast
 
@@ -238,10 +239,16 @@ class Joiner:
     """Pieces to text as SentencePiece does it, given pieces that need not be of its file."""
 
     def __init__(self, model: SentencePieceModel) -> None:
-        silent = [piece for piece, kind in zip(model.pieces, model.kinds, strict=True) if kind == Kind.CONTROL]
-        self._spelt = {piece: piece.replace(SPACE, " ") for piece in model.pieces} | dict.fromkeys(silent, "")
-        self._spelt[model.pieces[model.unk_id]] = model.unk_surface
+        self._model = model
         self._trims = model.add_dummy_prefix or model.remove_extra_whitespaces
+
+    @cached_property
+    def _spelt(self) -> dict[str, str]:
+        """Piece to text."""
+        model = self._model
+        silent = [piece for piece, kind in zip(model.pieces, model.kinds, strict=True) if kind == Kind.CONTROL]
+        spelt = {piece: piece.replace(SPACE, " ") for piece in model.pieces} | dict.fromkeys(silent, "")
+        return spelt | {model.pieces[model.unk_id]: model.unk_surface}
 
     def __call__(self, tokens: Sequence[str]) -> str:
         text = ""
@@ -263,7 +270,7 @@ def _without_last(rows: Any) -> Any:
 def _read(path: FilePath, vocab: Mapping[str, int], vocab_path: FilePath) -> SentencePieceModel:
     """The model in a file; CheckpointError if the vocabulary lacks most of its pieces: a few are missing in any."""
     model = read_model(path)
-    lacking = [piece for piece in model.pieces if piece not in vocab]
+    lacking = list(filterfalse(vocab.__contains__, model.pieces))
     if 2 * len(lacking) > len(model):
         raise CheckpointError(
             f"{vocab_path} lacks {len(lacking)} of the {len(model)} pieces of {path}, such as {lacking[-1]!r}: "

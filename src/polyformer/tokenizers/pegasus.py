@@ -6,12 +6,12 @@
 `<mask_1>` stands for a sentence that is to be generated, `<mask_2>` for a word as in BERT; the others were never used.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Unpack
 
 from polyformer.core.errors import CheckpointError
 from polyformer.tokenizers.base import TokenizerOptions
-from polyformer.tokenizers.sentencepiece import Scored
+from polyformer.tokenizers.sentencepiece import Entry, Scored
 from polyformer.tokenizers.sentencepiece_model import Kind, SentencePieceModel
 from polyformer.tokenizers.sentencepiece_tokenizer import FilePath, SentencePieceTokenizer
 from polyformer.tokenizers.special import Token
@@ -86,7 +86,7 @@ class PegasusTokenizer(SentencePieceTokenizer):
         """0 for each id of the first text, 1 for each of the second, without the special token."""
         return [0] * len(token_ids_0) + [1] * len(token_ids_1 or ())
 
-    def _entries(self, model: SentencePieceModel) -> Scored:
+    def _entries(self, model: SentencePieceModel) -> Sequence[Entry]:
         pieces = super()._entries(model)
         clash = next((token for token in (*self._masks, *self._unused) if token in model.ids), None)
         if self.offset and clash is not None:

@@ -8,7 +8,7 @@ cut            unigram: the likeliest row of pieces (Kudo 2018); bpe: merges, th
 import base64
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -22,7 +22,25 @@ from polyformer.tokenizers.sentencepiece_model import SPECIALS, Kind, SentencePi
 
 SPACE = "▁"  # U+2581, what a space is written as
 
-Scored = list[tuple[str, float]]
+Entry = tuple[str, float]  # a piece and its score
+Scored = list[Entry]
+
+
+class Columns(Sequence[Entry]):
+    """Pieces and their scores, one list each: a quarter of a million pairs would take longer to make than to use."""
+
+    def __init__(self, pieces: Sequence[str], scores: Sequence[float]) -> None:
+        self.pieces, self.scores = pieces, scores
+
+    def __iter__(self) -> Iterator[Entry]:
+        return zip(self.pieces, self.scores, strict=True)
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def __getitem__(self, index: Any) -> Any:
+        part = self.pieces[index], self.scores[index]
+        return Columns(*part) if isinstance(index, slice) else part
 
 
 # ---- the backend
@@ -109,7 +127,7 @@ class Moved(NamedTuple):
 
 def assemble(
     model: SentencePieceModel,
-    vocab: Scored | None = None,
+    vocab: Sequence[Entry] | None = None,
     unk_id: int | None = None,
     before: Sequence[normalizers.Normalizer] = (),
     words: bool = False,
@@ -138,34 +156,41 @@ def whole(model: SentencePieceModel) -> list[str]:
     return [piece for piece, kind in kinds if kind == Kind.USER_DEFINED and len(piece) > 1]
 
 
-def scored(model: SentencePieceModel) -> Scored:
+def scored(model: SentencePieceModel) -> Columns:
     """The pieces and their scores; user-defined pieces get the bonus that lets SentencePiece prefer them."""
-    if Kind.USER_DEFINED not in model.kinds:
-        return list(zip(model.pieces, model.scores, strict=True))
-    return [
-        (piece, 0.1 * (len(piece.encode()) - 1) if kind == Kind.USER_DEFINED else score)
-        for piece, score, kind in zip(model.pieces, model.scores, model.kinds, strict=True)
-    ]
+    defined = Kind.USER_DEFINED
+    if defined not in model.kinds:
+        return Columns(model.pieces, model.scores)
+    rows = zip(model.pieces, model.scores, model.kinds, strict=True)
+    return Columns(model.pieces, [0.1 * (len(p.encode()) - 1) if kind == defined else s for p, s, kind in rows])
 
 
-def model_of(model: SentencePieceModel, vocab: Scored | None = None, unk_id: int | None = None) -> models.Model:
-    """What cuts a word into pieces; CheckpointError for what the library cannot do."""
+def model_of(
+    model: SentencePieceModel, vocab: Sequence[Entry] | None = None, unk_id: int | None = None
+) -> models.Model:
+    """What cuts a word into pieces; CheckpointError as `check`."""
+    check(model)
+    vocab = scored(model) if vocab is None else vocab
+    unk_id = model.unk_id if unk_id is None else unk_id
+    if model.algorithm == "unigram":
+        return models.Unigram(vocab, unk_id, model.byte_fallback)
+    ids = {piece: i for i, (piece, _) in enumerate(vocab)}
+    unk = vocab[unk_id][0]
+    return models.BPE(ids, merges(model), unk_token=unk, fuse_unk=True, byte_fallback=model.byte_fallback)
+
+
+def check(model: SentencePieceModel) -> None:
+    """CheckpointError for what the library cannot do."""
     if model.treat_whitespace_as_suffix or not model.escape_whitespaces:
         raise CheckpointError(
             "This SentencePiece model marks the ends of words (treat_whitespace_as_suffix), or no words at all, which "
             "no family of this library does: train it with the default options."
         )
-    vocab = scored(model) if vocab is None else vocab
-    unk_id = model.unk_id if unk_id is None else unk_id
-    if model.algorithm == "unigram":
-        return models.Unigram(vocab, unk_id, model.byte_fallback)
-    if model.algorithm == "bpe":
-        ids = {piece: i for i, (piece, _) in enumerate(vocab)}
-        unk = vocab[unk_id][0]
-        return models.BPE(ids, merges(model), unk_token=unk, fuse_unk=True, byte_fallback=model.byte_fallback)
-    raise CheckpointError(
-        f"This SentencePiece model cuts text by the algorithm {model.algorithm!r}; only unigram and bpe are known here."
-    )
+    if model.algorithm not in ("unigram", "bpe"):
+        raise CheckpointError(
+            f"This SentencePiece model cuts text by the algorithm {model.algorithm!r}; only unigram and bpe are known "
+            "here."
+        )
 
 
 def merges(model: SentencePieceModel) -> list[tuple[str, str]]:

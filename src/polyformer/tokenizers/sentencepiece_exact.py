@@ -7,7 +7,7 @@ ids            looked up by the text of each piece, in a vocabulary that need no
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import repeat
 from typing import Any
 
@@ -73,20 +73,29 @@ _SPACES = re.compile(" {2,}")
 
 
 class Cutter:
-    """A model file's pieces of any text, as texts; what no piece covers is one as it stands."""
+    """A model file's pieces of any text, as texts; what no piece covers is one as it stands.
+
+    CheckpointError for a model that the library cannot do.
+    """
 
     def __init__(self, model: SentencePieceModel) -> None:
+        sentencepiece.check(model)
         self.model = model
         self.unk_id = model.unk_id
         self.normalizer = Normalizer(model)
+
+    @cached_property
+    def rust(self) -> Tokenizer:
+        """The Rust model, made at the first text: of two files that a family may have, one is often never asked."""
         hidden = (Kind.UNKNOWN, Kind.CONTROL, Kind.UNUSED)
         # Pieces that are never found in text get a space, of which there are none after normalising.
         vocab = [
             (piece + " " if kind in hidden else piece, score)
-            for (piece, score), kind in zip(sentencepiece.scored(model), model.kinds, strict=True)
+            for (piece, score), kind in zip(sentencepiece.scored(self.model), self.model.kinds, strict=True)
         ]
-        self.rust = Tokenizer(sentencepiece.model_of(model, vocab))
-        self.rust.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "never", split=not sentencepiece.crosses(model))
+        rust = Tokenizer(sentencepiece.model_of(self.model, vocab))
+        rust.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "never", split=not sentencepiece.crosses(self.model))
+        return rust
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.model,)
@@ -126,7 +135,12 @@ class ExactBackend(DictBackend):
 
     def _use(self, cutter: Cutter) -> None:
         self._cutter = cutter
-        self._public = list(map(self._vocab.get, cutter.model.pieces, repeat(self._unk_id)))
+        self.__dict__.pop("_public", None)
+
+    @cached_property
+    def _public(self) -> list[int]:
+        """The vocabulary's id of each piece of the file."""
+        return list(map(self._vocab.get, self._cutter.model.pieces, repeat(self._unk_id)))
 
     def _id_of(self, piece: str) -> int:
         return self._vocab.get(piece, self._unk_id)

@@ -161,24 +161,29 @@ class _Pieces:
         That is 0A and a length below 128; 0A, length and text; 15 and the score; and 18 and the kind, unless normal.
         """
         places, at, end = [], 0, len(data)
-        while at + 4 < end and data[at] == 0x0A:  # from length to length; what lies between is looked at below
+        padded = data + bytes(512)  # more than any length here leads beyond the end
+        while padded[at] == 0x0A:  # from length to length; what lies between is looked at below
             places.append(at)
-            at += 2 + data[at + 1]
+            at += 2 + padded[at + 1]
         if not places:
             return 0
-        raw, begin = np.frombuffer(data, np.uint8), np.array(places)
+        raw, begin = np.frombuffer(padded, np.uint8), np.array(places)
         size, length = raw[begin + 1].astype(np.int64), raw[begin + 3]
         stop, after = begin + 4 + length, begin + 2 + size  # of the text, of the message
         unnamed = after - stop == 5
-        kinds = np.where(unnamed, Kind.NORMAL, raw[np.minimum(after, end) - 1]).astype(np.uint8)
-        usual = (raw[begin + 2] == 0x0A) & (size < 128) & (after <= end) & (raw[np.minimum(stop, end - 1)] == 0x15)
-        usual &= unnamed | ((after - stop == 7) & (raw[np.minimum(after, end) - 2] == 0x18) & np.isin(kinds, [*_KINDS]))
+        kinds = np.where(unnamed, Kind.NORMAL, raw[after - 1]).astype(np.uint8)
+        usual = (raw[begin + 2] == 0x0A) & (size < 128) & (after <= end) & (raw[stop] == 0x15)
+        usual &= unnamed | ((after - stop == 7) & (raw[after - 2] == 0x18) & np.isin(kinds, [*_KINDS]))
         if not usual.all():
             count = int(usual.argmin())
             at, begin, stop, kinds = places[count], begin[:count], stop[:count], kinds[:count]
-        edges, marked = np.zeros(end + 1, np.int8), raw.copy()
-        edges[begin + 4], edges[stop + 1], marked[stop] = 1, -1, 0
-        texts = marked[edges.cumsum(dtype=np.int8)[:-1] == 1].tobytes()  # each ended by a zero
+        kept, marked = np.ones(at, bool), raw[:at].copy()
+        for i in range(4):
+            kept[begin + i] = kept[stop + 1 + i] = False
+        named = stop[~unnamed[: len(stop)]]
+        kept[named + 5] = kept[named + 6] = False
+        marked[stop] = 0
+        texts = marked[kept].tobytes()  # each ended by a zero
         if texts.count(0) == len(begin):  # one decoding is faster than many
             self.pieces += texts.decode().split("\0")[:-1]
         else:

@@ -11,7 +11,7 @@ from polyformer.core.errors import CheckpointError
 from polyformer.tokenizers import files, sentencepiece
 from polyformer.tokenizers.backend import load_json
 from polyformer.tokenizers.base import PreTrainedTokenizer
-from polyformer.tokenizers.sentencepiece import Scored, SentencePieceBackend
+from polyformer.tokenizers.sentencepiece import Entry, Scored, SentencePieceBackend
 from polyformer.tokenizers.sentencepiece_model import SentencePieceModel, parse, read_model
 from polyformer.tokenizers.special import Token
 
@@ -34,7 +34,7 @@ class SentencePieceTokenizer(PreTrainedTokenizer):
 
     _model_file: bytes | None = None
 
-    def _entries(self, model: SentencePieceModel) -> Scored:
+    def _entries(self, model: SentencePieceModel) -> Sequence[Entry]:
         """The vocabulary in the order of its ids, given the pieces of a model file."""
         return sentencepiece.scored(model)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Unpack
 
 from polyformer.tokenizers.base import TokenizerOptions
-from polyformer.tokenizers.sentencepiece import Scored
+from polyformer.tokenizers.sentencepiece import Entry, Scored
 from polyformer.tokenizers.sentencepiece_model import SentencePieceModel
 from polyformer.tokenizers.sentencepiece_tokenizer import FilePath, SentencePieceTokenizer
 from polyformer.tokenizers.special import Token
@@ -67,9 +67,9 @@ class T5Tokenizer(SentencePieceTokenizer):
             )
         return list(given) if count else [*self._sentinels, *given]
 
-    def _entries(self, model: SentencePieceModel) -> Scored:
+    def _entries(self, model: SentencePieceModel) -> Sequence[Entry]:
         pieces = super()._entries(model)
-        return pieces + [(token, 0.0) for token in reversed(self._sentinels) if token not in model.ids]
+        return [*pieces, *((token, 0.0) for token in reversed(self._sentinels) if token not in model.ids)]
 
     def _pieces(self, entries: Scored) -> Scored:
         return [entry for entry in entries if entry[0] not in self._sentinels]

@@ -44,7 +44,7 @@ class WordBPEBackend(WordBackend):
         self.fitting = 2 * len(made - vocab.keys()) <= len(made)
 
     def rows(self, texts: Sequence[list[str]]) -> list[list[int]]:
-        made = self._words.tokenizer.encode_batch_fast(texts, is_pretokenized=True, add_special_tokens=False)
+        made = self._words.made.encode_batch_fast(texts, is_pretokenized=True, add_special_tokens=False)
         return [self._known(encoding.ids) for encoding in made]
 
     def _known(self, ids: list[int]) -> list[int]:
@@ -52,7 +52,7 @@ class WordBPEBackend(WordBackend):
 
     def detailed(self, words: Sequence[Trace]) -> Pieces:
         """A piece is the word as it stands, also where it has the unknown token's id."""
-        made: Encoding = self._words.tokenizer.encode([word.text for word in words], is_pretokenized=True)
+        made: Encoding = self._words.made.encode([word.text for word in words], is_pretokenized=True)
         tokens, spans = [], []
         for number, (start, end) in zip(made.word_ids, made.offsets, strict=True):
             word = words[number or 0]
