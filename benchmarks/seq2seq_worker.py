@@ -109,6 +109,7 @@ class CTranslate2(Library):
             making = home.with_suffix(".making")
             ctranslate2.converters.TransformersConverter(str(folder)).convert(str(making), force=True)
             os.replace(making, home)
+        self.pad = json.loads((folder / "config.json").read_text())["pad_token_id"]
         self.translator = ctranslate2.Translator(
             str(home), device="cpu", compute_type="float32", inter_threads=1, intra_threads=threads
         )
@@ -119,7 +120,7 @@ class CTranslate2(Library):
             texts, max_batch_size=BATCH, beam_size=beams, max_decoding_length=tokens, min_decoding_length=tokens,
             max_input_length=0,
         )  # fmt: skip
-        return [[number(token) for token in one.hypotheses[0]] for one in found]
+        return [[self.pad if token == PAD else number(token) for token in one.hypotheses[0]] for one in found]
 
 
 # ---- words: every id has one, so that CTranslate2, which takes words, is given ids ----------------------------------
@@ -133,9 +134,6 @@ def word(i: int) -> str:
 
 
 def number(token: str) -> int:
-    """-1 for padding, which nobody should write."""
-    if token == PAD:
-        return -1
     return SPECIAL.index(token) if token in SPECIAL else int(token.removeprefix("w"))
 
 

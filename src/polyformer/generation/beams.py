@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from polyformer.generation.best import largest, log_total
 from polyformer.generation.chance import draw
 from polyformer.generation.processors import NEVER, Diversity
 from polyformer.generation.search import Found, Search
@@ -113,20 +114,21 @@ class Plan:
             totals, order = flat.gather(1, drawn).sort(descending=True)
             places = drawn.gather(1, order)
         else:
-            totals, places = flat.topk(count)
+            totals, places = largest(flat, count)
         tokens = places % words
         return Candidates(totals, places // words, tokens, torch.isin(tokens, s.eos))
 
-    def best(self, s: Search, logits: Tensor, sums: Tensor) -> Candidates:
-        """The same as `candidates` where nothing changes the scores of words: only the best of a beam are summed up.
+    def best(self, s: Search, logits: Tensor, allowed: Tensor, sums: Tensor) -> Candidates:
+        """The same as `candidates` where words are forbidden at most: only the best of a beam are summed up.
 
         Args:
-            logits: (living prompts * beams, words). sums: (living prompts, beams).
+            logits: (living prompts * beams, words). allowed: the same, -inf where a word may not come.
+            sums: (living prompts, beams).
         """
         prompts, beams = sums.shape
         wanted = beams * max(2, 1 + len(s.options.eos_ids))
-        values, tokens = logits.topk(min(wanted, logits.shape[1]))
-        values = values - logits.logsumexp(-1, keepdim=True) + sums.view(-1, 1)
+        values, tokens = largest(allowed, min(wanted, logits.shape[1]))
+        values = values - log_total(logits) + sums.view(-1, 1)
         totals, places = values.view(prompts, -1).topk(min(wanted, values.numel() // prompts))
         best = tokens.view(prompts, -1).gather(1, places)
         return Candidates(totals, places // values.shape[1], best, torch.isin(best, s.eos))
@@ -201,7 +203,7 @@ def _extend(
     prompts, groups, beams = sums.shape
     rows = torch.arange(len(ids), device=ids.device).view(prompts, groups, beams)
     if _plain(s, plan):
-        c = plan.best(s, scores, sums[:, 0])
+        c = plan.best(s, scores, s.process(ids, scores, s.decoder.padding), sums[:, 0])
         _keep_ended(plan, c, rows[:, 0], ids, trail, found, living)
         best = c.going_on(beams)
         sources, tokens, totals = (t.gather(1, best)[:, None] for t in (c.beams, c.tokens, c.totals))
@@ -229,9 +231,9 @@ def _extend(
 
 
 def _plain(s: Search, plan: Plan) -> bool:
-    """Whether nothing looks at the scores of words, or changes them, before the best are taken."""
+    """Whether nothing looks at the scores of words, or does more than forbid some, before the best are taken."""
     o = s.options
-    changed = s.process.all or s.warp.all or o.do_sample or o.num_beam_groups > 1
+    changed = not s.process.only_forbid or s.warp.all or o.do_sample or o.num_beam_groups > 1
     return type(plan) is Plan and not (changed or s.scores is not None or s.stop.foreign)
 
 

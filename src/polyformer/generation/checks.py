@@ -20,6 +20,8 @@ def check_options(o: "GenerationConfig") -> None:
     for name in (*FROM_ONE, *FROM_ZERO):
         least = int(name in FROM_ONE)
         value = getattr(o, name)
+        if isinstance(value, type(o)):
+            raise TypeError(f"a GenerationConfig was given as {name}: give it by name, generation_config=...")
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             raise ValueError(f"{name} is {value!r}; give a whole number, at least {least}.")
     _check_numbers(o)

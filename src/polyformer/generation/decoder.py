@@ -137,7 +137,7 @@ class Decoder:
         if adjust is not None:
             before = ids.shape[1] - last
             each = [adjust(t, cur_len=before + 1 + i, max_length=self.capacity) for i, t in enumerate(logits.unbind(1))]
-            logits = torch.stack(each, 1)
+            logits = torch.stack(each, 1) if last > 1 else each[0][:, None]
         return logits
 
     def reorder(self, rows: Tensor) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from polyformer.generation.best import first_best
 from polyformer.generation.chance import Chance, draw
 from polyformer.generation.config import GenerationConfig
 from polyformer.generation.decoder import Decoder
@@ -95,7 +96,7 @@ def word_by_word(s: Search) -> Found:
     while True:
         scores = s.shaped(ids, s.step(ids))
         s.saw(scores)
-        chosen = draw(scores, 1, len(written), living, s.generator)[:, 0] if s.options.do_sample else scores.argmax(-1)
+        chosen = draw(scores, 1, len(written), living, s.generator)[:, 0] if s.options.do_sample else first_best(scores)
         chosen = chosen.masked_fill(ended, s.pad)
         ids = torch.cat([ids, chosen[:, None]], 1)
         if s.streamer is not None:

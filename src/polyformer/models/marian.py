@@ -295,9 +295,10 @@ class MarianMTModel(MarianPreTrained, Seq2SeqLM):
         return OffsetWordHead(self.config.d_model, self.config.vocab_size)
 
     def adjust_logits_during_generation(self, logits: Tensor, cur_len: int, max_length: int) -> Tensor:
-        """Padding, with which the decoder begins, is never written."""
-        pad = self.config.pad_token_id
-        return logits if pad is None else logits.index_fill(-1, logits.new_tensor([pad]).long(), float("-inf"))
+        """Padding, with which the decoder begins, is never written; `logits` (rows, words) are changed."""
+        if self.config.pad_token_id is not None:
+            logits[:, self.config.pad_token_id] = float("-inf")
+        return logits
 
 
 class MarianForCausalLM(MarianPreTrained, DecoderLM):

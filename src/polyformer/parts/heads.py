@@ -100,7 +100,8 @@ class OffsetWordHead(WordHead):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., words)."""
-        return self.decoder(x) + self.offset
+        scores = self.decoder(x)
+        return scores + self.offset if torch.is_grad_enabled() else scores.add_(self.offset)
 
     def resize(self, words: int) -> None:
         """Cut the numbers to so many words, or add zeros."""

@@ -6,6 +6,7 @@ place of padding, which is no token to them.
 """
 
 from collections.abc import Callable, Iterable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +21,11 @@ class LogitsProcessor:
 
     One that knows something of each *text* (a row that goes its own way, or a prompt with all its beams, whose rows lie
     side by side) forgets what has left the batch in `keep`.
+
+    only_forbids: whether it leaves scores as they are or makes them -inf, whatever they are.
     """
+
+    only_forbids: ClassVar[bool] = False
 
     def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
         raise NotImplementedError
@@ -39,6 +44,11 @@ class Processors:
     def foreign(self) -> bool:
         """Whether some are the user's own, from under which no row may leave the batch."""
         return not all(isinstance(p, LogitsProcessor) for p in self.all)
+
+    @property
+    def only_forbid(self) -> bool:
+        """Whether they all leave scores as they are or make them -inf."""
+        return all(isinstance(p, LogitsProcessor) and p.only_forbids for p in self.all)
 
     def keep(self, texts: Tensor) -> None:
         for processor in self.all:

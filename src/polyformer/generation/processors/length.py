@@ -11,6 +11,8 @@ from polyformer.generation.processors.base import NEVER, LogitsProcessor
 class MinLength(LogitsProcessor):
     """No eos before the text, prompt included, has `length` tokens."""
 
+    only_forbids = True
+
     def __init__(self, length: int, eos_ids: Sequence[int]) -> None:
         self.length, self.eos_ids = length, list(eos_ids)
 

@@ -36,6 +36,8 @@ class EncoderRepetitionPenalty(LogitsProcessor):
 class NoRepeatNGram(LogitsProcessor):
     """No run of `size` tokens comes twice (Paulus et al. 2017, arXiv 1705.04304, section 2.5)."""
 
+    only_forbids = True
+
     def __init__(self, size: int) -> None:
         self.size = size
 
@@ -45,6 +47,8 @@ class NoRepeatNGram(LogitsProcessor):
 
 class EncoderNoRepeatNGram(LogitsProcessor):
     """No run of `size` tokens of the source (texts, length) is copied."""
+
+    only_forbids = True
 
     def __init__(self, size: int, source: Tensor) -> None:
         self.size, self.source = size, source

@@ -46,6 +46,8 @@ class SequenceBias(LogitsProcessor):
 class BadWords(SequenceBias):
     """Words, of one or several tokens, that may not be written; eos alone cannot be one."""
 
+    only_forbids = True
+
     option = "bad_words_ids"
 
     def __init__(self, words: Sequence[Sequence[int]], eos_ids: Sequence[int] = ()) -> None:
@@ -54,6 +56,8 @@ class BadWords(SequenceBias):
 
 class Suppress(LogitsProcessor):
     """Tokens that may not come; with `length`, only not after the first so many."""
+
+    only_forbids = True
 
     def __init__(self, tokens: Sequence[int], length: int | None = None) -> None:
         self.tokens, self.length = torch.tensor(tokens, dtype=torch.int64), length
@@ -72,6 +76,8 @@ class PrefixAllowed(LogitsProcessor):
         prompts: the number of each text's prompt.
         start: tokens of the prompt.
     """
+
+    only_forbids = True
 
     def __init__(self, allowed: PrefixFunction, prompts: Sequence[int], start: int) -> None:
         self.allowed, self.prompts = allowed, list(prompts)
