@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from generation_toys import chi_square
 from polyformer import GenerationConfig, GPT2Config, GPT2LMHeadModel
 from polyformer.generation.best import BLOCK, first_best, largest, log_total
 from polyformer.generation.processors import LogitsProcessor
@@ -80,3 +81,52 @@ def test_beams_that_may_not_write_some_words_are_those_that_look_at_every_score(
     )
     assert torch.equal(quick.sequences, slow.sequences)
     torch.testing.assert_close(quick.sequences_scores, slow.sequences_scores, rtol=1e-12, atol=1e-12)
+
+
+# ---- drawing among a few ----
+
+
+def bigram(words=400):
+    """A model whose next word hangs on the last one alone, and is known in advance."""
+
+    class Bigram(GPT2LMHeadModel):
+        def forward(self, input_ids=None, **options):
+            outputs = super().forward(input_ids, **options)
+            outputs.logits = self.table[input_ids[:, -outputs.logits.shape[1] :]]
+            return outputs
+
+    torch.manual_seed(0)
+    model = Bigram(GPT2Config(vocab_size=words, n_positions=16, n_embd=8, n_layer=1, n_head=1, eos_token_id=None))
+    model.table = 2 * torch.randn(words, words)
+    return model.eval()
+
+
+@pytest.mark.parametrize("cut", [{}, {"top_p": 0.7}, {"min_p": 0.2}, {"typical_p": 0.6}], ids=str)
+def test_what_is_drawn_among_a_few_has_the_distribution_of_all_words_cut_down(cut):
+    model, rows = bigram(), 20_000
+    how = {"do_sample": True, "temperature": 1.5, "top_k": 12, "max_new_tokens": 1, "pad_token_id": 0} | cut
+    torch.manual_seed(1)
+    drawn = model.generate(torch.full((rows, 1), 7), **how)[:, 1]
+    seen = model.generate(torch.tensor([[7]]), **how, output_scores=True, return_dict_in_generate=True)
+    p = seen.scores[0][0].double().softmax(-1)  # cut down from all 400 words
+    assert 1 < (p > 0).sum() <= 12
+    counts = torch.bincount(drawn, minlength=400)
+    assert (counts[p == 0] == 0).all()
+    assert chi_square(counts[p > 0], p[p > 0]) < 31.3  # 11 degrees of freedom at most, 1 in 1000
+
+
+def test_a_row_with_its_seed_draws_the_same_among_a_few_whoever_is_beside_it():
+    model = bigram()
+    how = {
+        "do_sample": True,
+        "top_k": 9,
+        "top_p": 0.9,
+        "max_new_tokens": 12,
+        "pad_token_id": 0,
+        "eos_token_id": [1, 2, 3],
+    }
+    ids = torch.tensor([[5], [6], [5], [8]])
+    together = model.generate(ids, **how, seeds=[3, 4, 5, 6])
+    for row, seed in enumerate([3, 4, 5, 6]):
+        alone = model.generate(ids[row : row + 1], **how, seeds=[seed])[0]
+        assert torch.equal(together[row, : len(alone)], alone)

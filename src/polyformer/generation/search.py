@@ -10,12 +10,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from polyformer.generation.best import first_best
+from polyformer.generation.best import first_best, largest
 from polyformer.generation.chance import Chance, draw
 from polyformer.generation.config import GenerationConfig
 from polyformer.generation.decoder import Decoder
-from polyformer.generation.processors import Processors
+from polyformer.generation.processors import Processors, TopK
 from polyformer.generation.stopping import Stop
+
+FEW = 8  # times as many words there are at least, if some are few
 
 
 class Streamer(Protocol):
@@ -69,6 +71,22 @@ class Search:
         padding = self.decoder.padding
         return self.warp(ids, self.process(ids, logits, padding), padding)
 
+    @cached_property
+    def few(self) -> int | None:
+        """How many words can be drawn at all, where that is known and nobody wants to see the scores of the others."""
+        k = next((p.k for p in self.warp.all if isinstance(p, TopK)), None)
+        seen = self.scores is not None or self.stop.foreign or self.warp.foreign
+        return None if seen else k
+
+    def drawn(self, ids: Tensor, logits: Tensor, total: int, living: Tensor) -> tuple[Tensor, Tensor]:
+        """A word for each row, (rows,), and the scores that it was drawn by."""
+        if self.few is None or self.few * FEW > logits.shape[1]:
+            scores = self.shaped(ids, logits)
+            return draw(scores, 1, total, living, self.generator)[:, 0], scores
+        scores, words = largest(self.process(ids, logits, self.decoder.padding), self.few)
+        scores = self.warp(ids, scores, self.decoder.padding)  # no step of it asks which word a score is of
+        return words.gather(1, draw(scores, 1, total, living, self.generator))[:, 0], scores
+
     def saw(self, scores: Tensor) -> None:
         if self.scores is not None:
             self.scores.append(scores)
@@ -94,9 +112,13 @@ def word_by_word(s: Search) -> Found:
     living = torch.arange(len(ids), device=ids.device)  # the rows of `written` that `ids` still holds
     ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
     while True:
-        scores = s.shaped(ids, s.step(ids))
+        logits = s.step(ids)
+        if s.options.do_sample:
+            chosen, scores = s.drawn(ids, logits, len(written), living)
+        else:
+            scores = s.shaped(ids, logits)
+            chosen = first_best(scores)
         s.saw(scores)
-        chosen = draw(scores, 1, len(written), living, s.generator)[:, 0] if s.options.do_sample else first_best(scores)
         chosen = chosen.masked_fill(ended, s.pad)
         ids = torch.cat([ids, chosen[:, None]], 1)
         if s.streamer is not None:

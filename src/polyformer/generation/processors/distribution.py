@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from polyformer.generation.best import largest
 from polyformer.generation.processors.base import NEVER, LogitsProcessor
 
 
@@ -23,7 +24,7 @@ class TopK(LogitsProcessor):
         self.k = k
 
     def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
-        worst = scores.topk(min(self.k, scores.shape[1])).values[:, -1:]
+        worst = largest(scores, min(self.k, scores.shape[1]))[0][:, -1:]
         return scores.masked_fill(scores < worst, NEVER)
 
 
