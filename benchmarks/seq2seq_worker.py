@@ -83,6 +83,17 @@ class Polyformer(Torch):
         return AutoModelForSeq2SeqLM.from_pretrained(folder, torch_dtype=dtype)
 
 
+class PolyformerPacked(Polyformer):
+    """With its matrices in the order that several rows want, as CTranslate2 has them."""
+
+    name = "polyformer (prepacked)"
+
+    def load(self, folder: Path, dtype: Any) -> Any:
+        from polyformer import prepack
+
+        return prepack(super().load(folder, dtype))
+
+
 class Transformers(Torch):
     name = "transformers"
 
@@ -137,13 +148,17 @@ def number(token: str) -> int:
     return SPECIAL.index(token) if token in SPECIAL else int(token.removeprefix("w"))
 
 
-LIBRARIES: dict[str, type[Library]] = {made.name: made for made in (Polyformer, Transformers, CTranslate2)}
+LIBRARIES: dict[str, type[Library]] = {
+    made.name: made for made in (Polyformer, PolyformerPacked, Transformers, CTranslate2)
+}
 
 
 def set_up(name: str, folder: Path, cache: Path, threads: int) -> tuple[Library | None, dict[str, Any]]:
     made = Reference if name == Reference.name else LIBRARIES[name]
     try:
-        return made(folder, cache, threads), {"version": version(Transformers.name if made is Reference else name)}
+        return made(folder, cache, threads), {
+            "version": version(Transformers.name if made is Reference else name.split()[0])
+        }
     except ImportError as error:
         return None, {"missing": f"{type(error).__name__}: {error}"}
     except Exception as error:
