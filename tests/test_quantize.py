@@ -212,3 +212,16 @@ def test_weights_laid_out_for_one_are_the_same_weights(tmp_path):
     assert all(torch.equal(p, before[name]) for name, p in loaded.named_parameters())
     model(ids, labels=ids).loss.backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def test_large_weights_laid_out_for_one_are_tensors_like_others():
+    model = nn.Sequential(Linear(1024, 768), nn.ReLU(), nn.Linear(768, 1024))
+    x, before = torch.randn(2, 1024), [p.detach().clone() for p in model.parameters()]
+    want = model(x)
+    lay_out_for_one(model)
+    torch.testing.assert_close(model(x), want)
+    assert model[0].weight.stride() == (1, 768)
+    for other in (model, copy.deepcopy(model)):
+        assert all(torch.equal(p, old) for p, old in zip(other.parameters(), before, strict=True))
+        other(x).sum().backward()
+        assert all(p.grad is not None for p in other.parameters())
