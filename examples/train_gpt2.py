@@ -3,7 +3,9 @@
     python examples/train_gpt2.py tinyshakespeare/input.txt wikitext-2/valid.txt --valid wikitext-2/test.txt -o out/gpt2
     polyformer generate "ROMEO:" --model out/gpt2 --strategy sample --seed 1 --stream
 
-A few minutes on two CPU cores with the settings below, seconds on a GPU. --peer trains the same model once more with
+So trained, on tinyshakespeare and the validation text of wikitext-2 (2.6 million parameters, 800 steps), it has a
+perplexity of 106.60 a token on wikitext-2's test text, the same model trained by Hugging Face's library one of 106.65.
+Some minutes on a CPU core with the settings below, seconds on a GPU. --peer trains the same model once more with
 Hugging Face's library, from the same first weights on the same batches, and prints both perplexities side by side.
 Equal seeds give equal runs.
 """

@@ -17,6 +17,7 @@ from polyformer.parts.embeddings import PlacedTokens, ScaledEmbeddings, token_ta
 from polyformer.parts.feedforward import ACTIVATIONS, ChunkedFeedForward, Dropped, FeedForward
 from polyformer.parts.heads import DenseHead, OffsetWordHead
 from polyformer.parts.layout import Layout
+from polyformer.parts.norms import RMSNorm
 from polyformer.parts.pooling import POOLINGS, pooling
 from polyformer.parts.positions import (
     OffsetPositions,
@@ -529,4 +530,23 @@ def test_the_activation_writes_over_inner_states_only_where_nobody_sees_them(nam
         assert torch.equal(kept, copy)  # what another module gives may be its own
         ffn.up = old
     torch.testing.assert_close(ffn(x), want)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_rms_norm_by_hand_with_gradients_and_without(dtype):
+    """x / sqrt(mean of squares + eps) * weight; a row of zeros stays one."""
+    norm = RMSNorm(7, 1e-6).to(dtype)
+    with torch.no_grad():
+        norm.weight.normal_()
+    x = torch.randn(2, 5, 7, dtype=dtype)
+    x[1, 3] = 0
+    wide = x.double()
+    want = wide / (wide.square().mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight.double()
+    tol = {torch.float32: 1e-6, torch.float64: 1e-12, torch.bfloat16: 2e-2}[dtype]
+    before = x.clone()
+    torch.testing.assert_close(norm(x).double(), want, rtol=tol, atol=tol)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            torch.testing.assert_close(norm(x).double(), want, rtol=tol, atol=tol)
     assert torch.equal(x, before)
