@@ -72,11 +72,11 @@ def lay_out_for_one(model: Model) -> Model:
 
 
 def _in_large_pages(shape: torch.Size, like: Tensor) -> Tensor:
-    """Memory for numbers like these, in large pages where a CPU has them: a tenth faster to read from end to end."""
+    """Memory for numbers like these, in large pages where a CPU has them: some percent faster to read from end to end."""
     size = shape.numel() * like.element_size()
     if like.device.type != "cpu" or size < LARGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(shape, dtype=like.dtype, device=like.device)
-    block = mmap.mmap(-1, size)
+    block = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(OSError):  # a kernel without them
         block.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(block, dtype=like.dtype).view(shape)
