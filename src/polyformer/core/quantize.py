@@ -72,7 +72,7 @@ def lay_out_for_one(model: Model) -> Model:
 
 
 def _in_large_pages(shape: torch.Size, like: Tensor) -> Tensor:
-    """Memory for numbers like these, in large pages where a CPU has them: some percent faster to read from end to end."""
+    """Memory for numbers like these, in large pages where a CPU has them: a few percent faster to read through."""
     size = shape.numel() * like.element_size()
     if like.device.type != "cpu" or size < LARGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(shape, dtype=like.dtype, device=like.device)
