@@ -225,3 +225,18 @@ def test_large_weights_laid_out_for_one_are_tensors_like_others():
         assert all(torch.equal(p, old) for p, old in zip(other.parameters(), before, strict=True))
         other(x).sum().backward()
         assert all(p.grad is not None for p in other.parameters())
+
+
+@pytest.mark.parametrize("change", [prepack, quantize])
+def test_what_can_no_longer_be_trained_or_made_half_says_so(change):
+    """And does not answer wrongly, or let some of its weights stay behind."""
+    model, ids = change(gpt2()), torch.tensor([[5, 6, 7]])
+    assert model(ids).logits.shape == (1, 3, 61)
+    assert not any(p.requires_grad for p in model.parameters())
+    vectors = torch.randn(1, 3, 32, requires_grad=True)
+    with pytest.raises(TypeError, match="no gradient goes through .*: train the model before it is packed"):
+        model(inputs_embeds=vectors)
+    with torch.no_grad():
+        model(inputs_embeds=vectors)
+    with pytest.raises(TypeError, match=r"computes in float32 alone, not torch\.bfloat16"):
+        model.bfloat16()(ids)

@@ -104,7 +104,7 @@ def _replace(
         if id(linear) not in made:
             made[id(linear)] = kind(linear)
         setattr(parent, name, made[id(linear)])
-    return model.eval()
+    return model.eval().requires_grad_(False)
 
 
 def _linears(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:

@@ -5,6 +5,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from polyformer.parts.linear import check_fixed
+
 STEPS = 127  # to each side of zero
 FEWER_STEPS = 63  # where sums of two products saturate at 16 bits: 2 * 127 * 127 < 2 ** 15
 
@@ -33,6 +35,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features), float32."""
+        check_fixed(self, x)
         steps = FEWER_STEPS if saturates() else STEPS
         scales = scales_of(x, steps)
         numbers = (x / scales).round_().add_(steps + 1).to(torch.uint8)  # from zero on: that is what has fast kernels

@@ -52,6 +52,7 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features), float32."""
+        check_fixed(self, x)
         return torch.ops.mkldnn._linear_pointwise.default(x, self.packed, self.bias, "none", [], "")
 
     @property
@@ -76,6 +77,14 @@ class PackedLinear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+def check_fixed(module: nn.Module, x: Tensor) -> None:
+    """TypeError where the weights of this module, which have one type and no gradient, would give wrong answers."""
+    if x.dtype != torch.float32:
+        raise TypeError(f"{type(module).__name__} computes in float32 alone, not {x.dtype}: leave the model as it is.")
+    if x.requires_grad and torch.is_grad_enabled():
+        raise TypeError(f"no gradient goes through {type(module).__name__}: train the model before it is packed.")
 
 
 def _inner_product_fits(x: Tensor, w: Tensor) -> bool:
